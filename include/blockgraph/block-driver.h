@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a driver sees, and all that it sees. A program may register drivers of
+ * its own: this header is installed.
+ *
+ * There are three kinds:
+ *   a protocol has bdrv_co_preadv: it moves the bytes itself (file, memory);
+ *   a format has bdrv_co_map: it tells where they lie (map.h);
+ *   a filter is a format whose is_filter is set: it presents its one child.
+ *
+ * The core checks range, alignment, permissions and state once, before it
+ * calls a driver: drivers do not check again. Every member says whether it is
+ * required, and what its absence means; bdrv_register() refuses a driver that
+ * lacks what it needs.
+ */
+#ifndef BLOCKGRAPH_BLOCK_DRIVER_H
+#define BLOCKGRAPH_BLOCK_DRIVER_H
+
+#include "blockgraph/aio.h"
+#include "blockgraph/block-io.h"
+#include "blockgraph/block.h"
+#include "blockgraph/map.h"
+#include "blockgraph/options.h"
+
+G_BEGIN_DECLS
+
+/* One option of a driver, for help texts and for refusing unknown ones. */
+typedef struct BlockOption {
+    const char *name;
+    const char *type; /* "str", "size", "bool", "num": as in "name=<type>" */
+    const char *help;
+} BlockOption;
+
+/* A request as a filter's hook sees it. Bytes. */
+typedef enum BdrvIoType {
+    BDRV_IO_READ,
+    BDRV_IO_WRITE,
+    BDRV_IO_WRITE_ZEROES,
+    BDRV_IO_DISCARD,
+    BDRV_IO_FLUSH,
+    BDRV_IO_BLOCK_STATUS,
+    BDRV_IO_TRUNCATE,
+} BdrvIoType;
+typedef struct BdrvIoRequest BdrvIoRequest;
+struct BdrvIoRequest {
+    BdrvIoType type;
+    int flags;
+    int64_t offset;
+    int64_t bytes;
+    /*
+     * The memory of a read or write, else NULL. The guest may change it at any
+     * time: a hook that judges what is written puts a vector of its own with
+     * the same size here, and sets @release to free it.
+     */
+    IOVector *iov;
+    /*
+     * Called when a write, write zeroes or discard is over, if the hook has
+     * set it, also where the hook has failed the request.
+     */
+    void (*release)(BdrvIoRequest *req);
+    void *opaque; /* the hook's, for @release */
+};
+
+/*
+ * Points in a request's life at which a debug filter may fail or hold it. The
+ * names are in bdrv_debug_event_names.
+ */
+typedef enum BdrvDebugEvent {
+    BDRV_DEBUG_NONE, /* never raised: a rule for it is in force from the start */
+    BDRV_DEBUG_L1_UPDATE,
+    BDRV_DEBUG_L1_GROW_ALLOC_TABLE,
+    BDRV_DEBUG_L1_GROW_WRITE_TABLE,
+    BDRV_DEBUG_L1_GROW_ACTIVATE_TABLE,
+    BDRV_DEBUG_L2_LOAD,
+    BDRV_DEBUG_L2_UPDATE,
+    BDRV_DEBUG_L2_UPDATE_COMPRESSED,
+    BDRV_DEBUG_L2_ALLOC_COW_READ,
+    BDRV_DEBUG_L2_ALLOC_WRITE,
+    BDRV_DEBUG_READ_AIO,
+    BDRV_DEBUG_READ_BACKING_AIO,
+    BDRV_DEBUG_READ_COMPRESSED,
+    BDRV_DEBUG_WRITE_AIO,
+    BDRV_DEBUG_WRITE_COMPRESSED,
+    BDRV_DEBUG_VMSTATE_LOAD,
+    BDRV_DEBUG_VMSTATE_SAVE,
+    BDRV_DEBUG_COW_READ,
+    BDRV_DEBUG_COW_WRITE,
+    BDRV_DEBUG_REFTABLE_LOAD,
+    BDRV_DEBUG_REFTABLE_GROW,
+    BDRV_DEBUG_REFTABLE_UPDATE,
+    BDRV_DEBUG_REFBLOCK_LOAD,
+    BDRV_DEBUG_REFBLOCK_UPDATE,
+    BDRV_DEBUG_REFBLOCK_UPDATE_PART,
+    BDRV_DEBUG_REFBLOCK_ALLOC,
+    BDRV_DEBUG_REFBLOCK_ALLOC_HOOKUP,
+    BDRV_DEBUG_REFBLOCK_ALLOC_WRITE,
+    BDRV_DEBUG_REFBLOCK_ALLOC_WRITE_BLOCKS,
+    BDRV_DEBUG_REFBLOCK_ALLOC_WRITE_TABLE,
+    BDRV_DEBUG_REFBLOCK_ALLOC_SWITCH_TABLE,
+    BDRV_DEBUG_CLUSTER_ALLOC,
+    BDRV_DEBUG_CLUSTER_ALLOC_BYTES,
+    BDRV_DEBUG_CLUSTER_FREE,
+    BDRV_DEBUG_FLUSH_TO_OS,
+    BDRV_DEBUG_FLUSH_TO_DISK,
+    BDRV_DEBUG_PWRITEV_RMW_HEAD,
+    BDRV_DEBUG_PWRITEV_RMW_AFTER_HEAD,
+    BDRV_DEBUG_PWRITEV_RMW_TAIL,
+    BDRV_DEBUG_PWRITEV_RMW_AFTER_TAIL,
+    BDRV_DEBUG_PWRITEV,
+    BDRV_DEBUG_PWRITEV_ZERO,
+    BDRV_DEBUG_PWRITEV_DONE,
+    BDRV_DEBUG_EMPTY_IMAGE_PREPARE,
+    BDRV_DEBUG_L1_SHRINK_WRITE_TABLE,
+    BDRV_DEBUG_L1_SHRINK_FREE_L2_CLUSTERS,
+    BDRV_DEBUG_COR_WRITE,
+    BDRV_DEBUG_CLUSTER_ALLOC_SPACE,
+    BDRV_DEBUG__MAX,
+} BdrvDebugEvent;
+/* "l1_update" and so on, in order, NULL-terminated. */
+extern const char *const bdrv_debug_event_names[];
+
+struct BlockDriver {
+    /* Required. The name for "driver=", unique. */
+    const char *format_name;
+    /* "NAME" in "NAME:rest" filenames. Default: none. */
+    const char *protocol_name;
+    /* Size of the driver's state, zeroed before open; bdrv_state(). Default 0. */
+    size_t instance_size;
+    /* Its open options, ended by a NULL name. Default: none. */
+    const BlockOption *options;
+    /* Its create options; with bdrv_create. Default: none. */
+    const BlockOption *create_options;
+    /* Presents its child named "file" or "image" unchanged. Default: no. */
+    bool is_filter;
+    /* The format may name a backing file. Default: no. */
+    bool supports_backing;
+    /* Asking map is as cheap as a cache: do not cache. Default: no. */
+    bool map_is_cheap;
+
+    /* ---- Probing and opening: main thread, not in a coroutine. --------------- */
+
+    /*
+     * How sure it is that @buf, the first @size bytes of the file (2048, less
+     * in a shorter file), is this format: 0 to 100. Default: never probed.
+     */
+    int (*bdrv_probe)(const uint8_t *buf, size_t size, const char *filename);
+    /*
+     * Turn "NAME:rest" into options (a new object) for a protocol. Default:
+     * {"filename": the name}.
+     */
+    JsonObject *(*bdrv_parse_filename)(const char *filename, GError **errp);
+    /*
+     * Required. Open: take its options, open its children, check every field
+     * of the header before use, set the length with bdrv_set_length(). On
+     * false @errp is set and all it allocated is freed; its children are
+     * detached by the core. May use bdrv_pread() and such. flags:
+     * BdrvOpenFlags as they are in force for this node.
+     */
+    bool (*bdrv_open)(BlockDriverState *bs, JsonObject *options, int flags, GError **errp);
+    /* Free the state. No request is in flight. Default: nothing to do. */
+    void (*bdrv_close)(BlockDriverState *bs);
+    /*
+     * Permissions to take on @child, given those that the node's parents take
+     * (@perm) and share (@shared). Default: by role; see bdrv_default_perms().
+     */
+    void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                            uint64_t shared, uint64_t *nperm, uint64_t *nshared);
+    /*
+     * The permissions of all parents together are about to become these:
+     * a protocol takes its locks here. False with @errp: they cannot be had.
+     * It is followed by one of set or abort. Default: always possible.
+     */
+    bool (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
+    void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+    void (*bdrv_abort_perm)(BlockDriverState *bs);
+    /* Set its limits in @limits, which hold the strictest of the children's
+     * that matter. Default: the children's; 1-byte alignment without any. */
+    void (*bdrv_refresh_limits)(BlockDriverState *bs, BlockLimits *limits);
+    /* Read through a snapshot from now on. Default: has no snapshots. */
+    bool (*bdrv_snapshot_load_tmp)(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot,
+                                   GError **errp);
+    /* The internal snapshots: a new array, *@count long. Default: none. */
+    bool (*bdrv_snapshot_list)(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
+                               GError **errp);
+    /* {"type":…,"data":…}, a new object, or NULL. Default: NULL. */
+    JsonObject *(*bdrv_get_specific_info)(BlockDriverState *bs, GError **errp);
+    /*
+     * The name a user would open the node by, or NULL to let the core say
+     * "json:{…}". Free with g_free(). Default: the child's name if the format
+     * would be probed from it or is named; the filename for a protocol.
+     */
+    char *(*bdrv_make_filename)(BlockDriverState *bs);
+    /*
+     * Which file on this machine it is: the device and inode numbers. Files
+     * with equal numbers are one file. False if it is none. Default: false.
+     */
+    bool (*bdrv_get_identity)(BlockDriverState *bs, uint64_t *dev, uint64_t *ino);
+    /* Create an image. @options are a copy to take from. Default: -ENOTSUP. */
+    bool (*bdrv_create)(const char *filename, JsonObject *options, GError **errp);
+    /* See bdrv_measure(). @options are a copy to take from. Default: refused. */
+    bool (*bdrv_measure)(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
+                         GError **errp);
+
+    /* ---- In a coroutine, graph lock held shared, on any thread. ----------------- */
+
+    /* Default: -ENOTSUP. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_info)(BlockDriverState *bs,
+                                                         BlockDriverInfo *info);
+    /* See bdrv_check(). Default: -ENOTSUP. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_check)(BlockDriverState *bs,
+                                                      BdrvCheckResult *result,
+                                                      BdrvCheckReport *report, void *opaque);
+    /* Bytes on disk. Default: the primary child's. */
+    int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
+    /* The length now, in bytes. Default: what bdrv_set_length() said last. */
+    int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_getlength)(BlockDriverState *bs);
+
+    /* Formats: required, see map.h. Excludes bdrv_co_preadv. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_map)(BlockDriverState *bs,
+                                                    const BdrvMapRequest *req,
+                                                    BdrvMapping *mapping);
+    /* Required if map ever sets needs_commit; both or none. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_map_commit)(BlockDriverState *bs,
+                                                           const BdrvMapping *mapping);
+    void coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_map_abort)(BlockDriverState *bs,
+                                                           const BdrvMapping *mapping);
+    /*
+     * Formats and filters: called for each request on its way in, before map;
+     * may wait, or fail it with -errno. A node with this is not transparent:
+     * nothing passes around it. Default: not called.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_before_io)(BlockDriverState *bs,
+                                                          BdrvIoRequest *req);
+    /*
+     * A parent has come to @event; may wait. See bdrv_co_debug_event().
+     * Default: nothing.
+     */
+    void coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_debug_event)(BlockDriverState *bs,
+                                                             BdrvDebugEvent event);
+
+    /*
+     * Protocols. Requests are aligned and split to the limits and lie inside
+     * [0, BDRV_MAX_LENGTH]; the vector's size is @bytes. Reads past the end
+     * give zeros. preadv: required; excludes bdrv_co_map.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,
+                                                       int64_t bytes, IOVector *iov, int flags);
+    /* Default: the node is read-only. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset,
+                                                        int64_t bytes, IOVector *iov, int flags);
+    /* -ENOTSUP: the core writes zeros. Default: -ENOTSUP. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs,
+                                                              int64_t offset, int64_t bytes,
+                                                              int flags);
+    /* Default: nothing is done, which a hint allows. */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset,
+                                                         int64_t bytes);
+    /*
+     * Protocols: make what was written durable. Formats: write back own
+     * metadata, after the core has flushed the data children. Default: nothing.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_flush)(BlockDriverState *bs);
+    /*
+     * Change the length; a format resizes its child too and calls
+     * bdrv_set_length(). Runs drained from the point where the range ends.
+     * Default: -ENOTSUP.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
+                                                         bool exact, BlockPrealloc prealloc,
+                                                         GError **errp);
+    /*
+     * Protocols: DATA or ZERO (and OFFSET_VALID with *@map) of the run at
+     * @offset. Default: all is data at the same offset.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_block_status)(BlockDriverState *bs, int64_t offset,
+                                                             int64_t bytes, int64_t *pnum,
+                                                             int64_t *map);
+    /* BdrvRequestFlags that pwritev / pwrite_zeroes do natively; the core does
+     * FUA by a flush otherwise. Default: none. */
+    int supported_write_flags;
+    int supported_zero_flags;
+    /*
+     * Debug commands of test tools, on the main thread: "break" with "EVENT
+     * TAG", "resume" and "remove_break" with a tag. Default: -ENOTSUP.
+     */
+    int (*bdrv_debug_command)(BlockDriverState *bs, const char *command, const char *argument);
+    /* Whether a request is held at breakpoint @tag. Default: no. */
+    bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
+    /* private to the core */
+    BlockDriver *next;
+};
+
+/*
+ * Make @drv known; it must stay valid for the life of the process. False with
+ * @errp if a required member is missing, members exclude each other, or the
+ * name is taken. Global state; blockgraph_init() registers the built-in ones.
+ */
+bool bdrv_register(BlockDriver *drv, GError **errp);
+
+/* ---- What a driver may ask and tell about its node --------------------------- */
+
+/* The driver's own state, instance_size bytes. Either. */
+void *bdrv_state(const BlockDriverState *bs);
+
+/* Set the length in bytes. From open, truncate, or while drained. Either. */
+void bdrv_set_length(BlockDriverState *bs, int64_t length);
+/*
+ * The granularity of claims and of allocating, in bytes: the cluster size.
+ * From open. Default 1. Either.
+ */
+void bdrv_set_map_unit(BlockDriverState *bs, int64_t bytes);
+/* Become read-only in spite of BDRV_O_RDWR, if the user's options (read-only
+ * or auto-read-only) allow it; else false with @errp. From open. */
+bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *reason, GError **errp);
+/* What the header says; copied. From open. @format may be NULL or "". */
+void bdrv_set_backing_reference(BlockDriverState *bs, const char *filename, const char *format);
+void bdrv_set_encrypted(BlockDriverState *bs, bool encrypted);
+
+/*
+ * Open the child @name from options[@name] (an object, or a node's name), or
+ * from @filename if there is none; both absent: NULL without an error if
+ * @allow_none. The child is the caller's edge; the core detaches it at close.
+ * From open.
+ */
+BdrvChild *bdrv_open_child(const char *filename, JsonObject *options, const char *name,
+                           BlockDriverState *bs, int role, bool allow_none, GError **errp);
+/* The same for the usual child "file", with the role that the driver's kind
+ * implies. */
+bool bdrv_open_file_child(BlockDriverState *bs, JsonObject *options, GError **errp);
+/*
+ * Open child @name from a file that the image itself names: the open policy
+ * is asked first. @format may be NULL: probed. From open.
+ */
+BdrvChild *bdrv_open_reference(BlockDriverState *bs, const char *name, BlockReferenceKind kind,
+                               const char *filename, const char *format, JsonObject *options,
+                               int role, GError **errp);
+
+/* The edges, or NULL. Either. */
+BdrvChild *bdrv_file_child(const BlockDriverState *bs) GRAPH_RDLOCK;
+BdrvChild *bdrv_backing_child(const BlockDriverState *bs) GRAPH_RDLOCK;
+
+/* Whether the node may be written to: it is not read-only. Either. */
+bool bdrv_is_writable(const BlockDriverState *bs);
+
+/* The default of bdrv_child_perm. */
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, int role, uint64_t perm,
+                        uint64_t shared, uint64_t *nperm, uint64_t *nshared);
+
+/*
+ * Tell the node behind @child that its parent has come to @event in the middle
+ * of a request. I/O.
+ */
+void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event) GRAPH_RDLOCK;
+
+/*
+ * Forget cached mappings of this range, here and wherever parents derived
+ * theirs from it. Before the change is visible. Either.
+ */
+void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
+
+G_END_DECLS
+
+#endif
