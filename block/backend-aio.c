@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A backend's requests with a callback: a coroutine each. The callback runs
+ * once, never before the call has returned; if the request is over by then, a
+ * bottom half brings it.
+ */
+#include "block/backend-int.h"
+
+struct BlockAIOCB {
+    BlkRequest req;
+    BlockCompletionFunc *cb;
+    void *opaque;
+    bool returned; /* the call that started it has */
+    bool over;
+};
+
+static void aio_complete(void *opaque)
+{
+    BlockAIOCB *acb = opaque;
+
+    acb->cb(acb->opaque, acb->req.ret);
+    g_free(acb);
+}
+
+static void coroutine_fn aio_entry(void *opaque)
+{
+    BlockAIOCB *acb = opaque;
+
+    acb->req.ret = blk_co_request(&acb->req);
+    acb->over = true;
+    if (acb->returned) {
+        aio_complete(acb);
+    }
+}
+
+static BlockAIOCB *aio_start(BlkRequest req, BlockCompletionFunc *cb, void *opaque)
+{
+    BlockAIOCB *acb = g_new0(BlockAIOCB, 1);
+
+    IO_CODE();
+    acb->req = req;
+    acb->cb = cb;
+    acb->opaque = opaque;
+    coroutine_enter(coroutine_create(aio_entry, acb));
+    acb->returned = true;
+    if (acb->over) {
+        aio_bh_oneshot(aio_context_current(), aio_complete, acb);
+    }
+    return acb;
+}
+
+BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, IOVector *iov, int flags,
+                           BlockCompletionFunc *cb, void *opaque)
+{
+    return aio_start((BlkRequest){.blk = blk, .run = blk_run_preadv, .offset = offset,
+                                  .bytes = iov->size, .iov = iov, .flags = flags}, cb, opaque);
+}
+
+BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, IOVector *iov, int flags,
+                            BlockCompletionFunc *cb, void *opaque)
+{
+    return aio_start((BlkRequest){.blk = blk, .run = blk_run_pwritev, .offset = offset,
+                                  .bytes = iov->size, .iov = iov, .flags = flags}, cb, opaque);
+}
+
+BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags,
+                                  BlockCompletionFunc *cb, void *opaque)
+{
+    return aio_start((BlkRequest){.blk = blk, .run = blk_run_pwrite_zeroes, .offset = offset,
+                                  .bytes = bytes, .flags = flags}, cb, opaque);
+}
+
+BlockAIOCB *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes,
+                             BlockCompletionFunc *cb, void *opaque)
+{
+    return aio_start((BlkRequest){.blk = blk, .run = blk_run_pdiscard, .offset = offset,
+                                  .bytes = bytes}, cb, opaque);
+}
+
+BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque)
+{
+    return aio_start((BlkRequest){.blk = blk, .run = blk_run_flush}, cb, opaque);
+}
+
+void blk_aio_cancel(BlockAIOCB *acb)
+{
+    BlockBackend *blk = acb->req.blk;
+
+    g_mutex_lock(&blk->waiting_lock);
+    acb->req.cancelled = true;
+    co_queue_wake_all(&blk->waiting);
+    g_mutex_unlock(&blk->waiting_lock);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A backend from the inside: backend.c keeps it, backend-io.c and
+ * backend-aio.c send its requests.
+ */
+#ifndef BLOCK_BACKEND_INT_H
+#define BLOCK_BACKEND_INT_H
+
+#include "block/block-int.h"
+
+struct BlockBackend {
+    char *name; /* NULL: anonymous */
+    unsigned refcount; /* atomic */
+    uint64_t perm;
+    uint64_t shared;
+    bool revoked;
+    BdrvChild *root TSA_GUARDED_BY(graph_lock);
+    const BlockDevOps *dev_ops;
+    void *dev_opaque;
+
+    InFlight in_flight;
+    unsigned quiesce_counter; /* atomic */
+    GMutex waiting_lock;
+    CoQueue waiting; /* requests that came while drained; under waiting_lock */
+
+    BlockBackend *next; /* all, in order of creation */
+    BlockBackend *prev;
+};
+
+/* One request of any kind on its way through a backend. */
+typedef struct BlkRequest BlkRequest;
+struct BlkRequest {
+    BlockBackend *blk;
+    int coroutine_fn (*run)(BlkRequest *req);
+    int64_t offset;
+    int64_t bytes;
+    IOVector *iov;
+    int flags;
+    bool exact;
+    BlockPrealloc prealloc;
+    GError **errp;
+    /* The main thread may be inside of a drained section of its own making. */
+    bool through_drain;
+    bool cancelled; /* under waiting_lock */
+    int ret;
+};
+
+/* Count the request in flight, run it, and count it out. Returns its result. */
+int coroutine_fn blk_co_request(BlkRequest *req);
+
+/* What run may be. */
+int coroutine_fn blk_run_preadv(BlkRequest *req);
+int coroutine_fn blk_run_pwritev(BlkRequest *req);
+int coroutine_fn blk_run_pwrite_zeroes(BlkRequest *req);
+int coroutine_fn blk_run_pdiscard(BlkRequest *req);
+int coroutine_fn blk_run_flush(BlkRequest *req);
+int coroutine_fn blk_run_truncate(BlkRequest *req);
+
+#endif

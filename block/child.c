@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Edges: attaching and detaching, and walking along them.
+ */
+#include <string.h>
+
+#include "block/block-int.h"
+
+/* ---- Links --------------------------------------------------------------- */
+
+void bdrv_link_child(BdrvChild *child, BlockDriverState *bs)
+{
+    BdrvChild **p;
+
+    bdrv_graph_assert_writable();
+    child->bs = bs;
+    child->next_parent = NULL;
+    for (p = &bs->parents; *p; p = &(*p)->next_parent) {
+    }
+    *p = child;
+}
+
+void bdrv_unlink_child(BdrvChild *child)
+{
+    BdrvChild **p;
+
+    bdrv_graph_assert_writable();
+    for (p = &child->bs->parents; *p != child; p = &(*p)->next_parent) {
+    }
+    *p = child->next_parent;
+    child->bs = NULL;
+}
+
+void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child)
+{
+    BdrvChild **p;
+
+    for (p = &parent->children; *p; p = &(*p)->next_child) {
+    }
+    *p = child;
+    if (strcmp(child->name, "file") == 0) {
+        parent->file = child;
+    } else if (strcmp(child->name, "backing") == 0) {
+        parent->backing = child;
+    }
+}
+
+void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
+{
+    BdrvChild **p;
+
+    for (p = &parent->children; *p != child; p = &(*p)->next_child) {
+    }
+    *p = child->next_child;
+    if (parent->file == child) {
+        parent->file = NULL;
+    } else if (parent->backing == child) {
+        parent->backing = NULL;
+    }
+    bdrv_forget_mappings(parent);
+}
+
+void bdrv_forget_mappings(BlockDriverState *bs)
+{
+    if (bs->map_cache) {
+        map_cache_invalidate(bs->map_cache, 0, BDRV_MAX_LENGTH);
+    }
+}
+
+bool bdrv_reaches(BlockDriverState *from, BlockDriverState *bs)
+{
+    if (from == bs) {
+        return true;
+    }
+    for (BdrvChild *child = from->children; child; child = child->next_child) {
+        if (bdrv_reaches(child->bs, bs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Attaching and detaching ----------------------------------------------- */
+
+BdrvChild *bdrv_child_new(const char *name, const BdrvParentOps *ops, void *parent, int role,
+                          uint64_t perm, uint64_t shared)
+{
+    BdrvChild *child = g_new0(BdrvChild, 1);
+
+    child->name = g_strdup(name);
+    child->ops = ops;
+    child->parent = parent;
+    child->role = role;
+    child->perm = perm;
+    child->shared = shared;
+    return child;
+}
+
+void bdrv_child_free(BdrvChild *child)
+{
+    g_free(child->name);
+    g_free(child);
+}
+
+static void child_unlink_and_free(BdrvChild *child)
+{
+    BlockDriverState *bs;
+
+    bdrv_graph_wrlock();
+    bs = child->bs;
+    bdrv_unlink_child(child);
+    if (child->ops->is_node) {
+        bdrv_unlink_from_parent(child->parent, child);
+    }
+    bdrv_graph_wrunlock();
+    bdrv_parent_unquiesce(child);
+    bdrv_drained_end(bs);
+    bdrv_child_free(child);
+}
+
+/* Link the edge in; the child node stays drained if that fails or not. */
+static bool child_link(BdrvChild *child, BlockDriverState *bs, GError **errp)
+{
+    BlockDriverState *parent = child->ops->is_node ? child->parent : NULL;
+    bool loop;
+
+    bdrv_graph_rdlock_main_loop();
+    loop = parent && bdrv_reaches(bs, parent);
+    bdrv_graph_rdunlock_main_loop();
+    if (loop) {
+        block_error_set(errp, ELOOP, "Making '%s' a %s child of '%s' would create a cycle",
+                        bs->node_name, child->name, parent->node_name);
+        return false;
+    }
+    bdrv_drained_begin(bs);
+    bdrv_graph_wrlock();
+    bdrv_link_child(child, bs);
+    if (parent) {
+        bdrv_link_to_parent(parent, child);
+    }
+    bdrv_graph_wrunlock();
+    bdrv_parent_quiesce(child);
+    return true;
+}
+
+static BdrvChild *attach(BdrvChild *child, BlockDriverState *bs, GError **errp)
+{
+    BlockDriverState *parent = child->ops->is_node ? child->parent : NULL;
+    bool ok;
+
+    if (!child_link(child, bs, errp)) {
+        bdrv_child_free(child);
+        bdrv_unref(bs);
+        return NULL;
+    }
+    bdrv_graph_rdlock_main_loop();
+    ok = bdrv_refresh_node_perms(parent ? parent : bs, errp);
+    bdrv_graph_rdunlock_main_loop();
+    if (!ok) {
+        child_unlink_and_free(child);
+        bdrv_unref(bs);
+        return NULL;
+    }
+    bdrv_drained_end(bs);
+    return child;
+}
+
+BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *bs, const char *name,
+                             int role, GError **errp)
+{
+    GLOBAL_STATE_CODE();
+    return attach(bdrv_child_new(name, &bdrv_node_parent_ops, parent, role, 0, BLK_PERM_ALL), bs,
+                  errp);
+}
+
+BdrvChild *bdrv_attach_root(BlockDriverState *bs, const char *name, const BdrvParentOps *ops,
+                            void *parent, uint64_t perm, uint64_t shared, GError **errp)
+{
+    GLOBAL_STATE_CODE();
+    return attach(bdrv_child_new(name, ops, parent, BDRV_CHILD_DATA, perm, shared), bs, errp);
+}
+
+void bdrv_detach_child(BdrvChild *child)
+{
+    BlockDriverState *bs;
+
+    GLOBAL_STATE_CODE();
+    bdrv_graph_rdlock_main_loop();
+    bs = child->bs;
+    bdrv_graph_rdunlock_main_loop();
+    bdrv_drained_begin(bs);
+    child_unlink_and_free(child);
+    bdrv_graph_rdlock_main_loop();
+    bdrv_refresh_node_perms(bs, NULL); /* fewer permissions: cannot fail */
+    bdrv_graph_rdunlock_main_loop();
+    bdrv_unref(bs);
+}
+
+/* ---- Walking ---------------------------------------------------------------- */
+
+BdrvChild *bdrv_next_child(BlockDriverState *bs, BdrvChild *child)
+{
+    bdrv_graph_assert_readable();
+    return child ? child->next_child : bs->children;
+}
+
+BdrvChild *bdrv_next_parent(BlockDriverState *bs, BdrvChild *child)
+{
+    bdrv_graph_assert_readable();
+    return child ? child->next_parent : bs->parents;
+}
+
+BdrvChild *bdrv_get_child(BlockDriverState *bs, const char *name)
+{
+    bdrv_graph_assert_readable();
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        if (strcmp(child->name, name) == 0) {
+            return child;
+        }
+    }
+    return NULL;
+}
+
+static BdrvChild *child_with_role(BlockDriverState *bs, int role) GRAPH_RDLOCK
+{
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        if (child->role & role) {
+            return child;
+        }
+    }
+    return NULL;
+}
+
+BdrvChild *bdrv_cow_child(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    return bs->drv->is_filter ? NULL : bs->backing;
+}
+
+BdrvChild *bdrv_filter_child(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    return bs->drv->is_filter ? child_with_role(bs, BDRV_CHILD_FILTERED) : NULL;
+}
+
+BdrvChild *bdrv_filter_or_cow_child(BlockDriverState *bs)
+{
+    return bs->drv->is_filter ? bdrv_filter_child(bs) : bdrv_cow_child(bs);
+}
+
+BdrvChild *bdrv_primary_child(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    return child_with_role(bs, BDRV_CHILD_PRIMARY);
+}
+
+BlockDriverState *bdrv_skip_filters(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    bdrv_graph_assert_readable();
+    while (bs && (child = bdrv_filter_child(bs))) {
+        bs = child->bs;
+    }
+    return bs;
+}
+
+BlockDriverState *bdrv_backing_chain_next(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    bs = bdrv_skip_filters(bs);
+    child = bs ? bdrv_cow_child(bs) : NULL;
+    return child ? bdrv_skip_filters(child->bs) : NULL;
+}
+
+BdrvChild *bdrv_file_child(const BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    return bs->file;
+}
+
+BdrvChild *bdrv_backing_child(const BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    return bs->backing;
+}
+
+/* ---- Questions about an edge -------------------------------------------------- */
+
+const char *bdrv_child_name(const BdrvChild *child)
+{
+    return child->name;
+}
+
+BlockDriverState *bdrv_child_bs(const BdrvChild *child)
+{
+    bdrv_graph_assert_readable();
+    return child->bs;
+}
+
+BlockDriverState *bdrv_child_parent(const BdrvChild *child)
+{
+    return child->ops->is_node ? child->parent : NULL;
+}
+
+int bdrv_child_role(const BdrvChild *child)
+{
+    return child->role;
+}
+
+uint64_t bdrv_child_perm(const BdrvChild *child)
+{
+    return child->perm;
+}
+
+uint64_t bdrv_child_shared_perm(const BdrvChild *child)
+{
+    return child->shared;
+}
+
+char *bdrv_child_parent_desc(const BdrvChild *child)
+{
+    return child->ops->describe(child);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Drained sections. Quiescing goes up: a node tells its parents, they tell
+ * theirs, and at the top the backends hold new requests back. Then the node
+ * waits until what was in flight at or above it is over.
+ */
+#include "block/block-int.h"
+#include "util/fatal.h"
+
+void bdrv_parent_quiesce(BdrvChild *child)
+{
+    if (!child->quiesced_parent) {
+        child->quiesced_parent = true;
+        child->ops->drained_begin(child);
+    }
+}
+
+void bdrv_parent_unquiesce(BdrvChild *child)
+{
+    if (child->quiesced_parent) {
+        child->quiesced_parent = false;
+        child->ops->drained_end(child);
+    }
+}
+
+void bdrv_quiesce(BlockDriverState *bs)
+{
+    if (__atomic_fetch_add(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        return;
+    }
+    bdrv_graph_rdlock_main_loop();
+    for (BdrvChild *child = bs->parents; child; child = child->next_parent) {
+        bdrv_parent_quiesce(child);
+    }
+    bdrv_graph_rdunlock_main_loop();
+}
+
+void bdrv_unquiesce(BlockDriverState *bs)
+{
+    if (bs->quiesce_counter == 0) {
+        fatal("node '%s': drained section ended that did not begin", bs->node_name);
+    }
+    if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
+        return;
+    }
+    bdrv_graph_rdlock_main_loop();
+    for (BdrvChild *child = bs->parents; child; child = child->next_parent) {
+        bdrv_parent_unquiesce(child);
+    }
+    bdrv_graph_rdunlock_main_loop();
+}
+
+bool bdrv_busy(BlockDriverState *bs)
+{
+    bool busy = !in_flight_idle(&bs->in_flight);
+
+    bdrv_graph_rdlock_main_loop();
+    for (BdrvChild *child = bs->parents; child && !busy; child = child->next_parent) {
+        busy = child->ops->drained_busy(child);
+    }
+    bdrv_graph_rdunlock_main_loop();
+    return busy;
+}
+
+void bdrv_drained_begin(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    bdrv_quiesce(bs);
+    AIO_WAIT_WHILE(bdrv_busy(bs));
+}
+
+void bdrv_drained_end(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    bdrv_unquiesce(bs);
+}
+
+unsigned bdrv_drain_all_count;
+
+void bdrv_drain_all_begin(void)
+{
+    BlockDriverState *bs, *next;
+
+    GLOBAL_STATE_CODE();
+    bdrv_drain_all_count++;
+    for (bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+        bdrv_quiesce(bs);
+    }
+    for (bs = bdrv_next_node(NULL); bs; bs = next) {
+        bdrv_ref(bs); /* what runs while polling may drop others */
+        AIO_WAIT_WHILE(bdrv_busy(bs));
+        next = bdrv_next_node(bs);
+        bdrv_unref(bs);
+    }
+}
+
+void bdrv_drain_all_end(void)
+{
+    GLOBAL_STATE_CODE();
+    g_assert(bdrv_drain_all_count > 0);
+    bdrv_drain_all_count--;
+    for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+        bdrv_unquiesce(bs);
+    }
+}
+
+/* ---- A node as a parent ---------------------------------------------------- */
+
+static char *node_describe(const BdrvChild *child)
+{
+    return g_strdup_printf("node '%s'", ((BlockDriverState *)child->parent)->node_name);
+}
+
+static void node_drained_begin(BdrvChild *child)
+{
+    bdrv_quiesce(child->parent);
+}
+
+static void node_drained_end(BdrvChild *child)
+{
+    bdrv_unquiesce(child->parent);
+}
+
+static bool node_drained_busy(BdrvChild *child)
+{
+    return bdrv_busy(child->parent);
+}
+
+static void node_resized(BdrvChild *child)
+{
+}
+
+const BdrvParentOps bdrv_node_parent_ops = {
+    .is_node = true,
+    .describe = node_describe,
+    .drained_begin = node_drained_begin,
+    .drained_end = node_drained_end,
+    .drained_busy = node_drained_busy,
+    .resized = node_resized,
+};

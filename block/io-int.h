@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The request path from the inside: what io*.c, map.c, parts.c and
+ * block-status.c share.
+ *
+ * A request walks down from node to node. As long as one mapping covers all of
+ * it, it goes on with the child in place of the node, so a plain request uses
+ * one stack frame however deep the graph is. Where it falls apart, each part
+ * gets a coroutine, hence a stack, of its own.
+ *
+ * Only the node where a request enters counts it in flight: a node below is
+ * busy while one of its parents is (drain.c).
+ */
+#ifndef BLOCK_IO_INT_H
+#define BLOCK_IO_INT_H
+
+#include "block/block-int.h"
+
+/* Buffers that the core allocates for one step of a request. Bytes. */
+#define BDRV_MAX_BOUNCE (1 << 20)
+/* No encoded extent is larger, encoded or decoded. Bytes. */
+#define BDRV_MAX_ENCODED (64 << 20)
+
+/* @n (>= 0) rounded to a multiple of @unit, a power of two. */
+#define BDRV_ALIGN_DOWN(n, unit) ((n) & ~((unit) - 1))
+#define BDRV_ALIGN_UP(n, unit) BDRV_ALIGN_DOWN((n) + (unit) - 1, unit)
+
+/* ---- map.c ------------------------------------------------------------------ */
+
+/*
+ * Ask for the mapping of [offset, offset + bytes) of @bs, from the cache where
+ * that serves, and check the answer. -EIO for an answer that breaks the
+ * contract. *@n is how many bytes from offset on it describes, at most @bytes.
+ */
+int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
+                                   int64_t bytes, int flags, BdrvMapping *mapping,
+                                   int64_t *n) GRAPH_RDLOCK;
+/* The child offset of guest offset @offset in a mapping with a place. */
+static inline int64_t bdrv_mapping_place(const BdrvMapping *m, int64_t offset)
+{
+    return m->child_offset + (offset - m->offset);
+}
+
+/* Tell a node's hook of a request on its way in; 0 or -errno. If req->release is
+ * set then, even on failure, it is called when the request is over. */
+int coroutine_fn bdrv_co_enter_node(BlockDriverState *bs, BdrvIoRequest *req) GRAPH_RDLOCK;
+
+/* ---- io-protocol.c: bounds are checked, the vector is @bytes long ----------------- */
+
+int coroutine_fn bdrv_co_protocol_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_protocol_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                int64_t bytes, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_protocol_pdiscard(BlockDriverState *bs, int64_t offset,
+                                           int64_t bytes) GRAPH_RDLOCK;
+
+/* ---- parts.c: parts of a request that run side by side ------------------------------ */
+
+typedef struct PartPool PartPool;
+typedef struct Part Part;
+typedef int coroutine_fn PartFunc(Part *part);
+
+/* One part: what the function needs. Copied when it starts. */
+struct Part {
+    PartFunc *func;
+    BlockDriverState *bs;
+    BdrvMapping mapping;
+    int64_t offset;
+    int64_t bytes;
+    IOVector *iov;   /* of the whole request */
+    size_t iov_offset;
+    int flags;
+    PartPool *pool;
+};
+
+/* Lives in the request; starts as zeros. */
+struct PartPool {
+    int running;
+    int ret; /* the first error */
+    Coroutine *waiter;
+};
+
+/* Start a part, after waiting while too many run. The caller holds the graph
+ * lock until part_pool_wait() has returned. */
+void coroutine_fn part_pool_start(PartPool *pool, const Part *part) GRAPH_RDLOCK;
+/* Wait for all parts; the first error or 0. */
+int coroutine_fn part_pool_wait(PartPool *pool) GRAPH_RDLOCK;
+
+/* ---- Requests to a node, in flight already or below one that is --------------------- */
+
+int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *iov, int flags) GRAPH_RDLOCK;
+
+/* A shared page of zeros, BDRV_MAX_BOUNCE long, aligned to 4 KiB. Read only. */
+void *bdrv_zero_buffer(void);
+/* Note a completed write, ending at @end, to a protocol node. */
+void bdrv_note_write(BlockDriverState *bs, int64_t end);
+
+#endif

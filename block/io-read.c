@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading: a range of a node, turned into reads of the nodes that store it.
+ */
+#include "block/io-int.h"
+
+/* ---- Encoded extents ------------------------------------------------------------ */
+
+typedef struct DecodeJob {
+    BlockDriverState *bs;
+    const BdrvMapping *mapping;
+    const uint8_t *src;
+    uint8_t *dst;
+} DecodeJob;
+
+static int64_t decode_on_worker(void *opaque)
+{
+    DecodeJob *job = opaque;
+    const BdrvMapping *m = job->mapping;
+
+    return m->decode(job->bs, m, job->src, m->child_bytes, job->dst, m->bytes);
+}
+
+static int coroutine_fn GRAPH_RDLOCK read_encoded(BlockDriverState *bs, const BdrvMapping *m,
+                                                  int64_t offset, int64_t bytes, IOVector *iov,
+                                                  size_t iov_offset)
+{
+    uint8_t *src = bdrv_try_blockalign(m->child->bs, m->child_bytes);
+    uint8_t *dst = bdrv_try_blockalign(bs, m->bytes);
+    DecodeJob job = {bs, m, src, dst};
+    int ret = -ENOMEM;
+
+    if (src && dst) {
+        ret = bdrv_co_pread(m->child, m->child_offset, m->child_bytes, src, 0);
+        if (ret >= 0) {
+            ret = aio_co_call(decode_on_worker, &job);
+        }
+        if (ret >= 0) {
+            io_vector_from_buf(iov, iov_offset, dst + (offset - m->offset), bytes);
+        }
+    }
+    free(dst);
+    free(src);
+    return ret;
+}
+
+/* ---- Parts ------------------------------------------------------------------------ */
+
+/* The node and offset where a part's bytes are to be read; NULL for zeros. */
+static BlockDriverState *GRAPH_RDLOCK read_from(BlockDriverState *bs, const BdrvMapping *m,
+                                                int64_t *offset)
+{
+    BdrvChild *cow;
+
+    switch (m->target) {
+    case BDRV_MAP_DATA:
+        *offset = bdrv_mapping_place(m, *offset);
+        return m->child->bs;
+    case BDRV_MAP_UNALLOCATED:
+        cow = bdrv_cow_child(bs);
+        return cow ? cow->bs : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static int coroutine_fn GRAPH_RDLOCK read_part(Part *part)
+{
+    int64_t offset = part->offset;
+    BlockDriverState *from;
+    IOVector slice;
+    int ret;
+
+    if (part->mapping.target == BDRV_MAP_ENCODED) {
+        return read_encoded(part->bs, &part->mapping, offset, part->bytes, part->iov,
+                            part->iov_offset);
+    }
+    from = read_from(part->bs, &part->mapping, &offset);
+    io_vector_init(&slice, 1);
+    io_vector_append(&slice, part->iov, part->iov_offset, part->bytes);
+    ret = bdrv_co_node_preadv(from, offset, part->bytes, &slice, part->flags);
+    io_vector_destroy(&slice);
+    return ret;
+}
+
+/* A range that falls apart: @m describes its first @n bytes. */
+static int coroutine_fn GRAPH_RDLOCK read_in_parts(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, IOVector *iov, int flags,
+                                                   BdrvMapping *m, int64_t n)
+{
+    PartPool pool = {0};
+    size_t done = 0;
+    int ret = 0;
+
+    for (;;) {
+        int64_t at = offset;
+
+        if (m->target == BDRV_MAP_ENCODED || read_from(bs, m, &at)) {
+            Part part = {read_part, bs, *m, offset, n, iov, done, flags, NULL};
+
+            part_pool_start(&pool, &part);
+        } else {
+            io_vector_memset(iov, done, 0, n);
+        }
+        offset += n;
+        done += n;
+        if (done == bytes || pool.ret < 0) {
+            break;
+        }
+        ret = bdrv_co_map_range(bs, BDRV_MAP_READ, offset, bytes - done, flags, m, &n);
+        if (ret < 0) {
+            break;
+        }
+    }
+    ret = ret < 0 ? ret : 0;
+    return part_pool_wait(&pool) < 0 ? pool.ret : ret;
+}
+
+/* ---- Requests ----------------------------------------------------------------------- */
+
+static int coroutine_fn GRAPH_RDLOCK read_inside(Part *part)
+{
+    IOVector slice;
+    int ret;
+
+    io_vector_init(&slice, 1);
+    io_vector_append(&slice, part->iov, 0, part->bytes);
+    ret = bdrv_co_node_preadv(part->bs, part->offset, part->bytes, &slice, part->flags);
+    io_vector_destroy(&slice);
+    return ret;
+}
+
+/* A range of which only the first @inside bytes lie in the node: zeros follow. */
+static int coroutine_fn GRAPH_RDLOCK read_past_end(BlockDriverState *bs, int64_t offset,
+                                                   int64_t inside, IOVector *iov, int flags)
+{
+    Part part = {.func = read_inside, .bs = bs, .offset = offset, .bytes = inside, .iov = iov,
+                 .flags = flags};
+    PartPool pool = {0};
+
+    inside = MAX(inside, 0);
+    io_vector_memset(iov, inside, 0, iov->size - inside);
+    if (inside == 0) {
+        return 0;
+    }
+    part_pool_start(&pool, &part);
+    return part_pool_wait(&pool);
+}
+
+/*
+ * One step down, after the node's hook has agreed. 1: all of it lies in one
+ * piece below, go on with *@bs and *@offset; 0: done; -errno.
+ */
+static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *offset,
+                                               int64_t bytes, IOVector *iov, int flags)
+{
+    BdrvMapping m;
+    int64_t n;
+    int ret;
+
+    if (bdrv_is_protocol(*bs)) {
+        return MIN(bdrv_co_protocol_preadv(*bs, *offset, bytes, iov, flags), 0);
+    }
+    ret = bdrv_co_map_range(*bs, BDRV_MAP_READ, *offset, bytes, flags, &m, &n);
+    if (ret < 0) {
+        return ret;
+    }
+    if (n < bytes) {
+        return read_in_parts(*bs, *offset, bytes, iov, flags, &m, n);
+    }
+    if (m.target == BDRV_MAP_ENCODED) {
+        return read_encoded(*bs, &m, *offset, bytes, iov, 0);
+    }
+    *bs = read_from(*bs, &m, offset);
+    if (!*bs) {
+        io_vector_memset(iov, 0, 0, bytes);
+        return 0;
+    }
+    return 1;
+}
+
+int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *iov, int flags)
+{
+    int ret = 1;
+
+    while (ret > 0) {
+        BdrvIoRequest hook = {BDRV_IO_READ, flags, offset, bytes, iov};
+        int64_t inside = bdrv_getlength(bs) - offset;
+
+        if (inside < bytes && !bdrv_is_protocol(bs)) {
+            return read_past_end(bs, offset, inside, iov, flags);
+        }
+        ret = bdrv_co_enter_node(bs, &hook);
+        if (ret >= 0) {
+            ret = read_step(&bs, &offset, bytes, hook.iov, flags);
+        }
+        if (hook.release) { /* the hook stays with the request: no going on in its place */
+            if (ret > 0) {
+                ret = bdrv_co_node_preadv(bs, offset, bytes, hook.iov, flags);
+            }
+            hook.release(&hook);
+        }
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *iov,
+                                int flags)
+{
+    BlockDriverState *bs;
+    int ret = bdrv_check_range(offset, bytes);
+
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    g_assert(iov->size == bytes || ret < 0);
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    bs = child->bs;
+    in_flight_begin(&bs->in_flight);
+    ret = bdrv_co_node_preadv(bs, offset, bytes, iov, flags);
+    in_flight_end(&bs->in_flight);
+    aio_wait_kick();
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf,
+                               int flags)
+{
+    IOVector iov;
+
+    io_vector_init_buf(&iov, buf, MAX(bytes, 0));
+    return bdrv_co_preadv(child, offset, bytes, &iov, flags);
+}

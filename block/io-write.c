@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing, zeroing and discarding in place: a range of a node, turned into the
+ * same operation on the nodes that store it. Places that a format would have
+ * to allocate are refused.
+ */
+#include "block/io-int.h"
+
+/* What is done to a range; the parts of a request share it. */
+typedef struct ChangeOp {
+    BdrvMapOp op;
+    BdrvIoType type;
+} ChangeOp;
+
+static const ChangeOp op_write = {BDRV_MAP_WRITE, BDRV_IO_WRITE};
+static const ChangeOp op_zeroes = {BDRV_MAP_WRITE_ZEROES, BDRV_IO_WRITE_ZEROES};
+static const ChangeOp op_discard = {BDRV_MAP_DISCARD, BDRV_IO_DISCARD};
+
+static int coroutine_fn GRAPH_RDLOCK node_change(const ChangeOp *op, BlockDriverState *bs,
+                                                 int64_t offset, int64_t bytes, IOVector *iov,
+                                                 int flags);
+
+static int coroutine_fn GRAPH_RDLOCK protocol_change(const ChangeOp *op, BlockDriverState *bs,
+                                                     int64_t offset, int64_t bytes, IOVector *iov,
+                                                     int flags)
+{
+    switch (op->op) {
+    case BDRV_MAP_WRITE:
+        return bdrv_co_protocol_pwritev(bs, offset, bytes, iov, flags);
+    case BDRV_MAP_WRITE_ZEROES:
+        return bdrv_co_protocol_pwrite_zeroes(bs, offset, bytes, flags);
+    default:
+        return bdrv_co_protocol_pdiscard(bs, offset, bytes);
+    }
+}
+
+static int coroutine_fn GRAPH_RDLOCK change_part(const ChangeOp *op, Part *part)
+{
+    int64_t place = bdrv_mapping_place(&part->mapping, part->offset);
+    IOVector slice;
+    int ret;
+
+    io_vector_init(&slice, 1);
+    if (part->iov) {
+        io_vector_append(&slice, part->iov, part->iov_offset, part->bytes);
+    }
+    ret = node_change(op, part->mapping.child->bs, place, part->bytes, &slice, part->flags);
+    io_vector_destroy(&slice);
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK write_part(Part *part)
+{
+    return change_part(&op_write, part);
+}
+
+static int coroutine_fn GRAPH_RDLOCK zeroes_part(Part *part)
+{
+    return change_part(&op_zeroes, part);
+}
+
+static int coroutine_fn GRAPH_RDLOCK discard_part(Part *part)
+{
+    return change_part(&op_discard, part);
+}
+
+/* 1: go to the mapping's place; 0: there is nothing to do; -errno. */
+static int mapping_allows(const ChangeOp *op, const BdrvMapping *m)
+{
+    if (m->needs_commit || m->target == BDRV_MAP_ENCODED) {
+        return -ENOTSUP;
+    }
+    if (m->target == BDRV_MAP_DATA) {
+        return 1;
+    }
+    if (op->op == BDRV_MAP_DISCARD ||
+        (op->op == BDRV_MAP_WRITE_ZEROES && m->target == BDRV_MAP_ZERO)) {
+        return 0;
+    }
+    return -ENOTSUP;
+}
+
+static int coroutine_fn GRAPH_RDLOCK change_in_parts(const ChangeOp *op, BlockDriverState *bs,
+                                                     int64_t offset, int64_t bytes, IOVector *iov,
+                                                     int flags, BdrvMapping *m, int64_t n)
+{
+    PartFunc *func = op->op == BDRV_MAP_WRITE          ? write_part
+                     : op->op == BDRV_MAP_WRITE_ZEROES ? zeroes_part
+                                                       : discard_part;
+    PartPool pool = {0};
+    int64_t done = 0;
+    int ret;
+
+    for (;;) {
+        ret = mapping_allows(op, m);
+        if (ret > 0) {
+            Part part = {func, bs, *m, offset + done, n, iov, done, flags, NULL};
+
+            part_pool_start(&pool, &part);
+        }
+        done += n;
+        if (ret < 0 || done == bytes || pool.ret < 0) {
+            break;
+        }
+        ret = bdrv_co_map_range(bs, op->op, offset + done, bytes - done, flags, m, &n);
+        if (ret < 0) {
+            break;
+        }
+    }
+    ret = MIN(ret, 0);
+    return part_pool_wait(&pool) < 0 ? pool.ret : ret;
+}
+
+/*
+ * One step down, after the node's hook has agreed. 1: all of it lies in one
+ * piece below, go on with *@bs and *@offset; 0: done; -errno.
+ */
+static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriverState **bs,
+                                                 int64_t *offset, int64_t bytes, IOVector *iov,
+                                                 int flags)
+{
+    BdrvMapping m;
+    int64_t n;
+    int ret;
+
+    if (bdrv_is_protocol(*bs)) {
+        return protocol_change(op, *bs, *offset, bytes, iov, flags);
+    }
+    if (*offset > bdrv_getlength(*bs) - bytes) {
+        return -EIO;
+    }
+    ret = bdrv_co_map_range(*bs, op->op, *offset, bytes, flags, &m, &n);
+    if (ret < 0) {
+        return ret;
+    }
+    if (n < bytes) {
+        return change_in_parts(op, *bs, *offset, bytes, iov, flags, &m, n);
+    }
+    ret = mapping_allows(op, &m);
+    if (ret > 0) {
+        *offset = bdrv_mapping_place(&m, *offset);
+        *bs = m.child->bs;
+    }
+    return ret;
+}
+
+static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, int64_t offset,
+                                    int64_t bytes, IOVector *iov, int flags)
+{
+    int ret = 1;
+
+    while (ret > 0) {
+        BdrvIoRequest hook = {op->type, flags, offset, bytes, iov};
+
+        if (bs->read_only) {
+            return -EPERM;
+        }
+        if (op->op == BDRV_MAP_DISCARD && !(bs->open_flags & BDRV_O_UNMAP)) {
+            return 0;
+        }
+        ret = bdrv_co_enter_node(bs, &hook);
+        if (ret >= 0) {
+            ret = change_step(op, &bs, &offset, bytes, hook.iov, flags);
+        }
+        if (hook.release) { /* the hook stays with the request: no going on in its place */
+            if (ret > 0) {
+                ret = node_change(op, bs, offset, bytes, hook.iov, flags);
+            }
+            hook.release(&hook);
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK child_change(const ChangeOp *op, BdrvChild *child,
+                                                  int64_t offset, int64_t bytes, IOVector *iov,
+                                                  int flags)
+{
+    BlockDriverState *bs = child->bs;
+    int ret = bdrv_check_range(offset, bytes);
+
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    if (!(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED))) {
+        return -EPERM;
+    }
+    in_flight_begin(&bs->in_flight);
+    ret = node_change(op, bs, offset, bytes, iov, flags);
+    in_flight_end(&bs->in_flight);
+    aio_wait_kick();
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *iov,
+                                 int flags)
+{
+    if (flags & BDRV_REQ_COMPRESSED) {
+        return -ENOTSUP;
+    }
+    return child_change(&op_write, child, offset, bytes, iov, flags);
+}
+
+int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset, int64_t bytes, const void *buf,
+                                int flags)
+{
+    IOVector iov;
+
+    io_vector_init_buf(&iov, (void *)buf, MAX(bytes, 0));
+    return bdrv_co_pwritev(child, offset, bytes, &iov, flags);
+}
+
+int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes, int flags)
+{
+    return child_change(&op_zeroes, child, offset, bytes, NULL, flags);
+}
+
+int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t bytes)
+{
+    return child_change(&op_discard, child, offset, bytes, NULL, 0);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Requests that have no guest range of their own: flush, truncate, length.
+ */
+#include "block/io-int.h"
+
+int bdrv_check_range(int64_t offset, int64_t bytes)
+{
+    if (offset < 0 || bytes < 0 || bytes > BDRV_MAX_LENGTH || offset > BDRV_MAX_LENGTH - bytes) {
+        return -EIO;
+    }
+    return 0;
+}
+
+/* ---- Flush ------------------------------------------------------------------------ */
+
+/* Tell the hook of a request without data. */
+static int coroutine_fn GRAPH_RDLOCK enter_node(BlockDriverState *bs, BdrvIoType type,
+                                                int64_t offset)
+{
+    BdrvIoRequest req = {.type = type, .offset = offset};
+    int ret = bdrv_co_enter_node(bs, &req);
+
+    if (req.release) {
+        req.release(&req);
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK flush_node(BlockDriverState *bs);
+
+/* Flush the children that have @role, and none of @not_role. */
+static int coroutine_fn GRAPH_RDLOCK flush_children(BlockDriverState *bs, int role, int not_role)
+{
+    int ret = 0;
+
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        if ((child->role & role) && !(child->role & not_role)) {
+            int r = flush_node(child->bs);
+
+            ret = ret < 0 ? ret : r;
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
+{
+    uint64_t gen = __atomic_load_n(&bs->write_gen, __ATOMIC_SEQ_CST);
+    int ret;
+
+    if (!bs->drv->bdrv_co_flush) {
+        return 0;
+    }
+    if (bdrv_is_protocol(bs) && __atomic_load_n(&bs->flushed_gen, __ATOMIC_SEQ_CST) == gen) {
+        return 0; /* nothing was written since */
+    }
+    bdrv_graph_assert_readable();
+    ret = bs->drv->bdrv_co_flush(bs);
+    if (ret >= 0) {
+        __atomic_store_n(&bs->flushed_gen, gen, __ATOMIC_SEQ_CST);
+    }
+    return ret;
+}
+
+static int coroutine_fn flush_node(BlockDriverState *bs)
+{
+    int ret;
+
+    if (bs->read_only || (bs->open_flags & BDRV_O_NO_FLUSH)) {
+        return 0;
+    }
+    ret = enter_node(bs, BDRV_IO_FLUSH, 0);
+    if (ret >= 0) {
+        ret = flush_children(bs, BDRV_CHILD_DATA, BDRV_CHILD_METADATA);
+    }
+    if (ret >= 0) {
+        ret = flush_driver(bs);
+    }
+    if (ret >= 0) {
+        ret = flush_children(bs, BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED, 0);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
+{
+    int ret;
+
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    in_flight_begin(&bs->in_flight);
+    ret = flush_node(bs);
+    in_flight_end(&bs->in_flight);
+    aio_wait_kick();
+    return ret;
+}
+
+/* ---- Length ------------------------------------------------------------------------- */
+
+int64_t bdrv_getlength(BlockDriverState *bs)
+{
+    return __atomic_load_n(&bs->length, __ATOMIC_RELAXED);
+}
+
+void bdrv_set_length(BlockDriverState *bs, int64_t length)
+{
+    g_assert(length >= 0 && length <= BDRV_MAX_LENGTH);
+    __atomic_store_n(&bs->length, BDRV_ALIGN_UP(length, BDRV_SECTOR_SIZE), __ATOMIC_RELAXED);
+}
+
+int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
+{
+    int64_t length;
+
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    if (bs->drv->bdrv_co_getlength) {
+        length = bs->drv->bdrv_co_getlength(bs);
+        if (length < 0) {
+            return length;
+        }
+        if (length > BDRV_MAX_LENGTH) {
+            return -EFBIG;
+        }
+        bdrv_set_length(bs, length);
+    }
+    return bdrv_getlength(bs);
+}
+
+/* ---- Truncate ------------------------------------------------------------------------- */
+
+static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRAPH_RDLOCK
+{
+    BlockDriverState *bs = child->bs;
+
+    if (offset < 0 || offset > BDRV_MAX_LENGTH) {
+        block_error_set(errp, EINVAL, "Image size %" G_GINT64_FORMAT " is not in 0..%lld", offset,
+                        (long long)BDRV_MAX_LENGTH);
+        return -EINVAL;
+    }
+    if (bs->read_only || !(child->perm & BLK_PERM_RESIZE)) {
+        block_error_set(errp, EACCES, "Image '%s' is read-only", bs->filename);
+        return -EACCES;
+    }
+    if (!bs->drv->bdrv_co_truncate) {
+        block_error_set(errp, ENOTSUP, "Image format driver '%s' does not support resize",
+                        bs->drv->format_name);
+        return -ENOTSUP;
+    }
+    return 0;
+}
+
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
+                                  BlockPrealloc prealloc, GError **errp)
+{
+    BlockDriverState *bs = child->bs;
+    int ret;
+
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    ret = truncate_refused(child, offset, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    in_flight_begin(&bs->in_flight);
+    ret = enter_node(bs, BDRV_IO_TRUNCATE, offset);
+    if (ret < 0) {
+        block_error_set_errno(errp, ret, "Could not resize '%s'", bs->filename);
+    } else {
+        ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    }
+    if (ret >= 0) {
+        bdrv_forget_mappings(bs);
+        bdrv_set_length(bs, MAX(offset, exact ? 0 : bdrv_getlength(bs)));
+        bdrv_note_write(bs, 0);
+        for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
+            parent->ops->resized(parent);
+        }
+    }
+    in_flight_end(&bs->in_flight);
+    aio_wait_kick();
+    return MIN(ret, 0);
+}

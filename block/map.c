@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Asking a format driver where a range lies: through the cache, and with a
+ * check of every answer against the contract of map.h. A driver's answer comes
+ * out of an image that may be hostile, so a bad one is an I/O error.
+ */
+#include "block/io-int.h"
+#include "block/open-int.h"
+
+/* Clusters per bucket of the cache, and what a bucket spans at least and at most. */
+#define CACHE_UNITS 16
+#define CACHE_MIN_GRANULE (64 << 10)
+#define CACHE_MAX_GRANULE (32 << 20)
+#define CACHE_BYTES (512 << 10)
+
+void open_make_map_cache(BlockDriverState *bs)
+{
+    int64_t granule;
+
+    if (!bs->drv->bdrv_co_map || bs->drv->map_is_cheap) {
+        return;
+    }
+    granule = CLAMP(bs->map_unit, CACHE_MIN_GRANULE / CACHE_UNITS,
+                    CACHE_MAX_GRANULE / CACHE_UNITS) * CACHE_UNITS;
+    bs->map_cache = map_cache_new(granule, CACHE_BYTES);
+}
+
+static bool place_is_sane(const BdrvMapping *m)
+{
+    int64_t end;
+
+    if (m->target == BDRV_MAP_ENCODED) {
+        return m->child && m->decode && m->child_offset >= 0 && m->child_bytes > 0 &&
+               m->child_bytes <= BDRV_MAX_ENCODED && m->bytes <= BDRV_MAX_ENCODED &&
+               m->child_offset <= BDRV_MAX_LENGTH - m->child_bytes;
+    }
+    if (!m->child) {
+        return m->target != BDRV_MAP_DATA;
+    }
+    return m->child_offset >= 0 && !__builtin_add_overflow(m->child_offset, m->bytes, &end) &&
+           end <= BDRV_MAX_LENGTH;
+}
+
+static bool mapping_is_sane(const BdrvMapping *m, const BdrvMapRequest *req)
+{
+    int64_t end;
+
+    return m->bytes > 0 && m->offset >= 0 && m->offset <= req->offset &&
+           !__builtin_add_overflow(m->offset, m->bytes, &end) && end > req->offset &&
+           m->target <= BDRV_MAP_ENCODED && place_is_sane(m);
+}
+
+int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
+                                   int64_t bytes, int flags, BdrvMapping *mapping, int64_t *n)
+{
+    BdrvMapRequest req = {.op = op, .flags = flags, .offset = offset, .bytes = bytes};
+    MapCache *cache = op == BDRV_MAP_READ ? bs->map_cache : NULL;
+    uint64_t epoch = 0;
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (!cache || !map_cache_lookup(cache, offset, mapping)) {
+        if (cache) {
+            epoch = map_cache_epoch(cache);
+        }
+        *mapping = (BdrvMapping){0};
+        ret = bs->drv->bdrv_co_map(bs, &req, mapping);
+        if (ret < 0) {
+            return ret;
+        }
+        if (!mapping_is_sane(mapping, &req)) {
+            return -EIO;
+        }
+        if (cache) {
+            map_cache_insert(cache, epoch, offset, mapping);
+        }
+    }
+    *n = MIN(bytes, mapping->offset + mapping->bytes - offset);
+    return 0;
+}
+
+void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    bdrv_graph_assert_readable();
+    if (bs->map_cache) {
+        map_cache_invalidate(bs->map_cache, offset, bytes);
+    }
+}
+
+int coroutine_fn bdrv_co_enter_node(BlockDriverState *bs, BdrvIoRequest *req)
+{
+    bdrv_graph_assert_readable();
+    return bs->drv->bdrv_co_before_io ? bs->drv->bdrv_co_before_io(bs, req) : 0;
+}

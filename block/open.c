@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Opening an image: which driver, with which flags and options, on which
+ * children.
+ *
+ * A filename belongs to a protocol. A format on top gets it through its child
+ * "file"; without "driver" the format is probed from that child's first bytes.
+ */
+#include <string.h>
+
+#include "block/block-int.h"
+#include "block/open-int.h"
+
+static bool allow_all(void *opaque, const char *image, BlockReferenceKind kind, const char *name,
+                      GError **errp)
+{
+    return true;
+}
+
+const BlockOpenPolicy block_open_policy_follow = {.allow = allow_all};
+
+/* ---- Options that every node has ------------------------------------------------ */
+
+static bool take_flag(JsonObject *options, const char *key, int flag, int *flags, GError **errp)
+{
+    bool value = *flags & flag;
+
+    if (!block_options_take_bool(options, key, &value, errp)) {
+        return false;
+    }
+    *flags = value ? *flags | flag : *flags & ~flag;
+    return true;
+}
+
+static bool take_cache(OpenRequest *req, GError **errp)
+{
+    g_autoptr(JsonObject) cache = NULL;
+
+    if (!block_options_take_object(req->options, "cache", &cache, errp)) {
+        return false;
+    }
+    return !cache || (take_flag(cache, "direct", BDRV_O_NOCACHE, &req->flags, errp) &&
+                      take_flag(cache, "no-flush", BDRV_O_NO_FLUSH, &req->flags, errp) &&
+                      open_refuse_unknown(cache, "option group", "cache", errp));
+}
+
+static bool take_generic_options(OpenRequest *req, GError **errp)
+{
+    static const char *const discard_words[] = {"ignore", "off", "unmap", "on", NULL};
+    static const char *const zeroes_words[] = {"off", NULL};
+    bool read_only = !(req->flags & BDRV_O_RDWR);
+    int discard = -1, zeroes = 0;
+
+    if (!block_options_take_string(req->options, "driver", &req->driver_name, errp) ||
+        !block_options_take_string(req->options, "node-name", &req->node_name, errp) ||
+        !block_options_take_bool(req->options, "read-only", &read_only, errp) ||
+        !take_flag(req->options, "auto-read-only", BDRV_O_AUTO_RDONLY, &req->flags, errp) ||
+        !block_options_take_enum(req->options, "discard", discard_words, &discard, errp) ||
+        !block_options_take_enum(req->options, "detect-zeroes", zeroes_words, &zeroes, errp) ||
+        !take_flag(req->options, "force-share", BDRV_O_FORCE_SHARE, &req->flags, errp) ||
+        !take_cache(req, errp)) {
+        return false;
+    }
+    if (read_only) {
+        req->flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
+    } else {
+        req->flags |= BDRV_O_RDWR;
+    }
+    if (discard >= 0) {
+        req->flags = discard >= 2 ? req->flags | BDRV_O_UNMAP : req->flags & ~BDRV_O_UNMAP;
+    }
+    if ((req->flags & BDRV_O_FORCE_SHARE) && (req->flags & BDRV_O_RDWR)) {
+        block_error_set(errp, EINVAL, "force-share=on can only be used with read-only images");
+        return false;
+    }
+    return true;
+}
+
+bool open_refuse_unknown(JsonObject *options, const char *kind, const char *name, GError **errp)
+{
+    g_autoptr(GList) left = json_object_get_members(options);
+
+    if (!left) {
+        return true;
+    }
+    block_error_set(errp, EINVAL, "Block %s '%s' does not support the option '%s'", kind, name,
+                    (const char *)left->data);
+    return false;
+}
+
+/* ---- Which driver ----------------------------------------------------------------- */
+
+static bool find_named_driver(OpenRequest *req, GError **errp)
+{
+    req->drv = bdrv_find_format(req->driver_name);
+    if (!req->drv) {
+        block_error_set(errp, ENOENT, "Unknown driver '%s'", req->driver_name);
+        return false;
+    }
+    return true;
+}
+
+/* Hand the filename to the protocol driver as options. */
+static bool filename_to_options(OpenRequest *req, GError **errp)
+{
+    g_autoptr(JsonObject) parsed = NULL;
+
+    if (!req->filename) {
+        return true;
+    }
+    if (json_object_has_member(req->options, "filename")) {
+        block_error_set(errp, EINVAL,
+                        "Can't specify 'file' and 'filename' options at the same time");
+        return false;
+    }
+    if (req->drv->bdrv_parse_filename) {
+        parsed = req->drv->bdrv_parse_filename(req->filename, errp);
+        if (!parsed) {
+            return false;
+        }
+    } else {
+        parsed = json_object_new();
+        json_object_set_string_member(parsed, "filename", req->filename);
+    }
+    block_options_merge(req->options, parsed);
+    return true;
+}
+
+/* The node that a format lies on, opened from options.file or the filename. */
+static BlockDriverState *open_file_node(OpenRequest *req, GError **errp)
+{
+    bool filter = req->drv && req->drv->is_filter;
+    ChildSource source = {
+        .name = "file",
+        .filename = req->filename,
+        .flags = filter ? req->flags : open_file_flags(req->flags),
+        .policy = req->policy,
+        .opened_for = req->parent,
+    };
+
+    return open_child_node(&source, req->options, errp);
+}
+
+static bool probe_format(OpenRequest *req, GError **errp)
+{
+    uint8_t buf[2048];
+    int64_t size = bdrv_getlength(req->file_node);
+    int ret;
+
+    size = MIN(MAX(size, 0), (int64_t)sizeof(buf));
+    ret = size ? bdrv_node_pread(req->file_node, 0, size, buf) : 0;
+    if (ret < 0) {
+        block_error_set_errno(errp, ret, "Could not read image for determining its format");
+        return false;
+    }
+    req->drv = bdrv_probe_buffer(buf, size, bdrv_get_filename(req->file_node));
+    if (!req->drv) {
+        block_error_set(errp, ENOENT, "Could not determine image format: no driver matches");
+        return false;
+    }
+    req->probed = true;
+    return true;
+}
+
+/* Open the child "file" beforehand, where the driver is a format. */
+static bool prepare_file(OpenRequest *req, GError **errp)
+{
+    if (req->drv && bdrv_driver_is_protocol(req->drv)) {
+        return filename_to_options(req, errp);
+    }
+    if (req->drv && !(req->filename && !json_object_has_member(req->options, "file"))) {
+        return true; /* the driver opens its children from the options */
+    }
+    req->file_node = open_file_node(req, errp);
+    if (!req->file_node) {
+        return false;
+    }
+    if (!req->drv && !probe_format(req, errp)) {
+        return false;
+    }
+    json_object_set_string_member(req->options, req->drv->is_filter ? "image" : "file",
+                                  bdrv_get_node_name(req->file_node));
+    return true;
+}
+
+static bool choose_driver(OpenRequest *req, GError **errp)
+{
+    if (req->driver_name) {
+        if (!find_named_driver(req, errp)) {
+            return false;
+        }
+    } else if (req->flags & BDRV_O_PROTOCOL) {
+        if (!req->filename && !json_object_has_member(req->options, "filename")) {
+            block_error_set(errp, EINVAL, "Must specify either driver or file");
+            return false;
+        }
+        req->drv = bdrv_find_protocol(req->filename ? req->filename : "", errp);
+        return req->drv && filename_to_options(req, errp);
+    }
+    return prepare_file(req, errp);
+}
+
+/* ---- The node ---------------------------------------------------------------------- */
+
+static void node_set_from_request(BlockDriverState *bs, OpenRequest *req)
+{
+    bs->open_flags = req->flags;
+    bs->read_only = !(req->flags & BDRV_O_RDWR);
+    bs->auto_read_only = req->flags & BDRV_O_AUTO_RDONLY;
+    bs->force_share = req->flags & BDRV_O_FORCE_SHARE;
+    bs->probed = req->probed;
+    bs->policy = req->policy;
+    bs->opened_for = req->parent;
+    bs->options = block_options_copy(req->given);
+    if (req->filename) {
+        g_free(bs->filename);
+        bs->filename = g_strdup(req->filename);
+    } else if (json_object_has_member(req->options, "filename") &&
+               bdrv_driver_is_protocol(req->drv)) {
+        JsonNode *node = json_object_get_member(req->options, "filename");
+
+        if (JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING) {
+            g_free(bs->filename);
+            bs->filename = json_node_dup_string(node);
+        }
+    }
+}
+
+static bool node_open_driver(BlockDriverState *bs, OpenRequest *req, GError **errp)
+{
+    const char *kind = bdrv_driver_is_protocol(req->drv) ? "protocol" : "format";
+
+    if (!bs->drv->bdrv_open(bs, req->options, req->flags, errp)) {
+        return false;
+    }
+    bs->is_open = true;
+    if (!bs->read_only && bdrv_driver_is_protocol(bs->drv) && !bs->drv->bdrv_co_pwritev &&
+        !bdrv_apply_auto_read_only(bs, "The driver can only read", errp)) {
+        return false;
+    }
+    if (!open_check_loop(bs, errp) || !open_backing(bs, req->options, errp) ||
+        !open_refuse_unknown(req->options, kind, bs->drv->format_name, errp)) {
+        return false;
+    }
+    bdrv_graph_rdlock_main_loop();
+    bdrv_refresh_limits(bs);
+    bdrv_graph_rdunlock_main_loop();
+    open_make_map_cache(bs);
+    open_refresh_filename(bs, req->filename);
+    return true;
+}
+
+static BlockDriverState *open_node(OpenRequest *req, GError **errp)
+{
+    BlockDriverState *bs = bdrv_node_new(req->drv, req->node_name, errp);
+
+    if (!bs) {
+        return NULL;
+    }
+    node_set_from_request(bs, req);
+    if (!node_open_driver(bs, req, errp)) {
+        bdrv_unref(bs);
+        return NULL;
+    }
+    bs->opened_for = NULL;
+    return bs;
+}
+
+static bool check_depth(BlockDriverState *parent, const char *filename, GError **errp)
+{
+    int depth = 0;
+
+    for (BlockDriverState *bs = parent; bs; bs = bs->opened_for) {
+        depth++;
+    }
+    /* A layer of an image is two nodes, one of the format and one of the file. */
+    if (depth > 2 * BDRV_MAX_DEPTH) {
+        block_error_set(errp, ELOOP, "Could not open '%s': the chain of images is deeper than %d",
+                        filename ? filename : "", BDRV_MAX_DEPTH);
+        return false;
+    }
+    return true;
+}
+
+BlockDriverState *bdrv_open_inherit(const char *filename, JsonObject *options, int flags,
+                                    const BlockOpenPolicy *policy, BlockDriverState *parent,
+                                    GError **errp)
+{
+    OpenRequest req = {.filename = filename, .flags = flags, .policy = policy, .parent = parent};
+    BlockDriverState *bs = NULL;
+
+    GLOBAL_STATE_CODE();
+    if (!check_depth(parent, filename, errp)) {
+        return NULL;
+    }
+    req.options = block_options_copy(options);
+    if (filename && g_str_has_prefix(filename, "json:")) {
+        g_autoptr(JsonObject) json = block_options_parse_json(filename + 5, errp);
+
+        if (!json) {
+            goto out;
+        }
+        block_options_merge(req.options, json);
+        req.filename = NULL;
+    }
+    req.given = block_options_copy(req.options);
+    if (take_generic_options(&req, errp) && choose_driver(&req, errp)) {
+        bs = open_node(&req, errp);
+    }
+out:
+    bdrv_unref(req.file_node);
+    if (req.given) {
+        json_object_unref(req.given);
+    }
+    json_object_unref(req.options);
+    g_free(req.driver_name);
+    g_free(req.node_name);
+    return bs;
+}
+
+BlockDriverState *bdrv_open(const char *filename, JsonObject *options, int flags,
+                            const BlockOpenPolicy *policy, GError **errp)
+{
+    return bdrv_open_inherit(filename, options, flags, policy, NULL, errp);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Questions to a driver, and creating images: what happens where the driver
+ * has no answer.
+ */
+#include <string.h>
+
+#include "block/io-int.h"
+
+const char *const block_prealloc_words[] = {"off", "metadata", "falloc", "full", NULL};
+
+/* ---- In a coroutine ----------------------------------------------------------------- */
+
+typedef struct Query {
+    BlockDriverState *bs;
+    BlockDriverInfo *info;
+    BdrvCheckResult *result;
+    BdrvCheckReport *report;
+    void *opaque;
+    int64_t ret;
+} Query;
+
+int coroutine_fn bdrv_co_get_info(BlockDriverState *bs, BlockDriverInfo *info)
+{
+    BdrvChild *filtered;
+
+    bdrv_graph_assert_readable();
+    *info = (BlockDriverInfo){0};
+    while (!bs->drv->bdrv_co_get_info && (filtered = bdrv_filter_child(bs))) {
+        bs = filtered->bs;
+    }
+    return bs->drv->bdrv_co_get_info ? bs->drv->bdrv_co_get_info(bs, info) : -ENOTSUP;
+}
+
+static void coroutine_fn get_info_entry(void *opaque)
+{
+    Query *q = opaque;
+
+    bdrv_graph_assert_readable();
+    q->ret = bdrv_co_get_info(q->bs, q->info);
+}
+
+int bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *info)
+{
+    Query q = {.bs = bs, .info = info};
+
+    bdrv_run_co(get_info_entry, &q);
+    return q.ret;
+}
+
+static void coroutine_fn check_entry(void *opaque)
+{
+    Query *q = opaque;
+
+    bdrv_graph_assert_readable();
+    q->ret = q->bs->drv->bdrv_co_check(q->bs, q->result, q->report, q->opaque);
+}
+
+int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *report,
+               void *opaque)
+{
+    Query q = {.bs = bs, .result = result, .report = report, .opaque = opaque};
+
+    *result = (BdrvCheckResult){0};
+    if (!bs->drv->bdrv_co_check) {
+        return -ENOTSUP;
+    }
+    bdrv_run_co(check_entry, &q);
+    return q.ret;
+}
+
+static int64_t coroutine_fn GRAPH_RDLOCK allocated_size(BlockDriverState *bs)
+{
+    int64_t sum = 0;
+
+    bdrv_graph_assert_readable();
+    if (bs->drv->bdrv_co_get_allocated_file_size) {
+        return bs->drv->bdrv_co_get_allocated_file_size(bs);
+    }
+    if (bdrv_is_protocol(bs)) {
+        return -ENOTSUP;
+    }
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        int64_t n;
+
+        if (!(child->role & (BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED))) {
+            continue;
+        }
+        n = allocated_size(child->bs);
+        if (n < 0) {
+            return n;
+        }
+        sum += n;
+    }
+    return sum;
+}
+
+static void coroutine_fn allocated_size_entry(void *opaque)
+{
+    Query *q = opaque;
+
+    bdrv_graph_assert_readable();
+    q->ret = allocated_size(q->bs);
+}
+
+int64_t bdrv_get_allocated_file_size(BlockDriverState *bs)
+{
+    Query q = {.bs = bs};
+
+    bdrv_run_co(allocated_size_entry, &q);
+    return q.ret;
+}
+
+/* ---- On the main thread ---------------------------------------------------------------- */
+
+JsonObject *bdrv_get_specific_info(BlockDriverState *bs, GError **errp)
+{
+    GLOBAL_STATE_CODE();
+    return bs->drv->bdrv_get_specific_info ? bs->drv->bdrv_get_specific_info(bs, errp) : NULL;
+}
+
+bool bdrv_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
+                        GError **errp)
+{
+    GLOBAL_STATE_CODE();
+    *list = NULL;
+    *count = 0;
+    return !bs->drv->bdrv_snapshot_list || bs->drv->bdrv_snapshot_list(bs, list, count, errp);
+}
+
+static bool snapshot_matches(const BdrvSnapshotInfo *sn, const char *id, const char *name)
+{
+    return (!id || strcmp(sn->id, id) == 0) && (!name || strcmp(sn->name, name) == 0);
+}
+
+static bool load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GError **errp)
+{
+    bool ok;
+
+    if (!bs->drv->bdrv_snapshot_load_tmp) {
+        block_error_set(errp, ENOTSUP,
+                        "Block format '%s' does not support temporarily loading internal "
+                        "snapshots", bs->drv->format_name);
+        return false;
+    }
+    if (!bs->read_only) {
+        block_error_set(errp, EINVAL, "Node '%s' is not read-only: a snapshot is only read",
+                        bs->node_name);
+        return false;
+    }
+    bdrv_drained_begin(bs);
+    ok = bs->drv->bdrv_snapshot_load_tmp(bs, snapshot, errp);
+    bdrv_forget_mappings(bs);
+    bdrv_drained_end(bs);
+    return ok;
+}
+
+bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)
+{
+    g_autofree BdrvSnapshotInfo *list = NULL;
+    size_t count;
+
+    GLOBAL_STATE_CODE();
+    if (!bdrv_snapshot_list(bs, &list, &count, errp)) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (snapshot_matches(&list[i], id, name)) {
+            return load_tmp(bs, &list[i], errp);
+        }
+    }
+    block_error_set(errp, ENOENT, "Failed to load snapshot: Can't find snapshot");
+    return false;
+}
+
+bool bdrv_snapshot_load_tmp_by_tag(BlockDriverState *bs, const char *tag, GError **errp)
+{
+    g_autoptr(GError) err = NULL;
+
+    if (bdrv_snapshot_load_tmp(bs, tag, NULL, &err)) {
+        return true;
+    }
+    return err->code == ENOENT ? bdrv_snapshot_load_tmp(bs, NULL, tag, errp)
+                               : (g_propagate_error(errp, g_steal_pointer(&err)), false);
+}
+
+/* ---- Creating and measuring -------------------------------------------------------------- */
+
+static bool known_option(const BlockOption *known, const char *name)
+{
+    for (; known && known->name; known++) {
+        if (strcmp(known->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether @drv or the protocol that will make the file knows all of them. */
+static bool options_are_known(BlockDriver *drv, const char *filename, JsonObject *options,
+                              GError **errp)
+{
+    BlockDriver *protocol = bdrv_find_protocol(filename, NULL);
+    g_autoptr(GList) names = json_object_get_members(options);
+
+    for (GList *l = names; l; l = l->next) {
+        if (!known_option(drv->create_options, l->data) &&
+            !(protocol && known_option(protocol->create_options, l->data))) {
+            block_error_set(errp, EINVAL, "Invalid parameter '%s'", (const char *)l->data);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool bdrv_create(BlockDriver *drv, const char *filename, JsonObject *options, GError **errp)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+
+    GLOBAL_STATE_CODE();
+    if (!drv->bdrv_create) {
+        block_error_set(errp, ENOTSUP, "Format driver '%s' does not support image creation",
+                        drv->format_name);
+        return false;
+    }
+    return options_are_known(drv, filename, copy, errp) && drv->bdrv_create(filename, copy, errp);
+}
+
+bool bdrv_measure(BlockDriver *drv, JsonObject *options, BlockDriverState *source,
+                  BlockMeasureInfo *info, GError **errp)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+
+    GLOBAL_STATE_CODE();
+    *info = (BlockMeasureInfo){.bitmaps = -1};
+    if (!drv->bdrv_measure) {
+        block_error_set(errp, ENOTSUP, "Block driver '%s' does not support size measurement",
+                        drv->format_name);
+        return false;
+    }
+    return drv->bdrv_measure(copy, source, info, errp);
+}
