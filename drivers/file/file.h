@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The file driver from the inside: what its files share.
+ *
+ * Invariants:
+ *  1. The node has one descriptor, open as long as the node is.
+ *  2. The lock bytes held are those of lock.perm and lock.unshared; while a
+ *     change of permissions is being tried, also those of the new ones.
+ *  3. Once a flush has failed, flush_error stays set: the kernel reports lost
+ *     pages once, so that no later flush may say that all is well.
+ */
+#ifndef DRIVERS_FILE_FILE_H
+#define DRIVERS_FILE_FILE_H
+
+#include "blockgraph/block-driver.h"
+
+/* Locked bytes, as sets of BlkPerm. */
+typedef struct FileLockSet {
+    uint64_t perm;     /* held */
+    uint64_t unshared; /* not shared with others */
+} FileLockSet;
+
+typedef struct FileState {
+    int fd;
+    char *filename;
+    bool is_device;    /* a block device, else a regular file */
+    bool direct;       /* O_DIRECT */
+    bool no_flush;
+    bool use_locks;
+    uint64_t dev;      /* which file it is */
+    uint64_t ino;
+    uint32_t sector_size;       /* block devices; else 1 */
+    uint32_t request_alignment; /* bytes, when direct */
+    uint32_t memory_alignment;  /* bytes, when direct */
+    FileLockSet lock;
+    FileLockSet lock_new;
+    int flush_error; /* atomic: 0 or -errno */
+    /* Atomic: found out to be impossible on this file. */
+    bool no_zero_range;
+    bool no_punch_hole;
+    bool no_discard;
+    /* The run of data that SEEK_DATA found last, on read-only nodes. */
+    GMutex run_mutex;
+    int64_t run_start;
+    int64_t run_end;
+} FileState;
+
+/* Length in bytes of what @fd is, or -errno. */
+int64_t file_length(int fd, bool is_device);
+
+/* ---- io.c ------------------------------------------------------------------- */
+
+int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov,
+                                int flags);
+int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 IOVector *iov, int flags);
+int coroutine_fn file_co_flush(BlockDriverState *bs);
+/* Submit and wait, again as long as the kernel says EINTR or EAGAIN. */
+int64_t coroutine_fn file_co_submit(AioRequest *req);
+
+/* ---- space.c: zeroing, discarding, holes ------------------------------------- */
+
+int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       int flags);
+int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
+int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      int64_t *pnum, int64_t *map);
+
+/* ---- resize.c: lengths, and files that are made --------------------------------- */
+
+int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                  BlockPrealloc prealloc, GError **errp);
+bool file_create(const char *filename, JsonObject *options, GError **errp);
+extern const BlockOption file_create_options[];
+
+/* ---- lock.c ----------------------------------------------------------------- */
+
+/*
+ * Lock the bytes of @set and look for conflicts with other processes. On a
+ * conflict (false with @errp) they are released again.
+ */
+bool file_lock_take(int fd, FileLockSet set, const char *filename, GError **errp);
+void file_lock_release(int fd, FileLockSet set);
+bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
+void file_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+void file_abort_perm(BlockDriverState *bs);
+
+/* ---- alignment.c -------------------------------------------------------------- */
+
+/* Find out what O_DIRECT asks of requests and memory. */
+bool file_detect_alignment(FileState *s, GError **errp);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: the cache of L2 tables, in slices.
+ *
+ * Slices spread over shards by their number, each with a mutex that is held
+ * for a look-up only, and a CoMutex under which a slice is read.
+ *
+ * Invariants:
+ *  1. A slice's words do not change while anybody holds it.
+ *  2. A shard holds at most max_slices; what is taken out of it lives on until
+ *     its last holder gives it back.
+ *  3. A slice is in by_offset exactly if it is in lru; the shard owns one
+ *     reference.
+ */
+#include <errno.h>
+#include <string.h>
+#include "drivers/qcow2/qcow2.h"
+
+#define MAX_SHARDS 16
+
+struct Qcow2Slice {
+    gatomicrefcount refs;
+    uint64_t offset; /* in the file: the key */
+    GList link;      /* in lru */
+    uint64_t words[];
+};
+
+typedef struct Shard {
+    GMutex lock;
+    GHashTable *by_offset; /* under lock */
+    GQueue lru;            /* under lock; newest first */
+    CoMutex load_lock;
+} Shard;
+
+struct Qcow2Cache {
+    uint64_t slice_bytes;
+    unsigned slice_bits;
+    unsigned shards;
+    size_t max_slices; /* per shard */
+    Shard shard[MAX_SHARDS];
+};
+
+Qcow2Cache *qcow2_cache_new(uint64_t max_bytes, uint64_t slice_bytes)
+{
+    Qcow2Cache *cache = g_new0(Qcow2Cache, 1);
+    uint64_t slices = MAX(max_bytes / slice_bytes, 1);
+
+    cache->slice_bytes = slice_bytes;
+    cache->slice_bits = g_bit_storage(slice_bytes) - 1;
+    cache->shards = MIN(slices, MAX_SHARDS);
+    cache->max_slices = slices / cache->shards;
+    for (unsigned i = 0; i < cache->shards; i++) {
+        Shard *shard = &cache->shard[i];
+
+        g_mutex_init(&shard->lock);
+        co_mutex_init(&shard->load_lock);
+        g_queue_init(&shard->lru);
+        shard->by_offset = g_hash_table_new(g_int64_hash, g_int64_equal);
+    }
+    return cache;
+}
+
+void qcow2_slice_unref(Qcow2Slice *slice)
+{
+    if (g_atomic_ref_count_dec(&slice->refs)) {
+        g_free(slice);
+    }
+}
+
+const uint64_t *qcow2_slice_words(const Qcow2Slice *slice)
+{
+    return slice->words;
+}
+
+/* Take the oldest slice out of @shard. Under its lock. */
+static void evict_oldest(Shard *shard)
+{
+    GList *link = g_queue_pop_tail_link(&shard->lru);
+    Qcow2Slice *slice = link->data;
+
+    g_hash_table_remove(shard->by_offset, &slice->offset);
+    qcow2_slice_unref(slice);
+}
+
+void qcow2_cache_free(Qcow2Cache *cache)
+{
+    if (!cache) {
+        return;
+    }
+    for (unsigned i = 0; i < cache->shards; i++) {
+        Shard *shard = &cache->shard[i];
+
+        while (shard->lru.length > 0) {
+            evict_oldest(shard);
+        }
+        g_hash_table_unref(shard->by_offset);
+        co_mutex_destroy(&shard->load_lock);
+        g_mutex_clear(&shard->lock);
+    }
+    g_free(cache);
+}
+
+size_t qcow2_cache_count(Qcow2Cache *cache)
+{
+    size_t count = 0;
+
+    for (unsigned i = 0; i < cache->shards; i++) {
+        g_mutex_lock(&cache->shard[i].lock);
+        count += cache->shard[i].lru.length;
+        g_mutex_unlock(&cache->shard[i].lock);
+    }
+    return count;
+}
+
+/* The slice with a reference for the caller, or NULL. */
+static Qcow2Slice *lookup(Shard *shard, uint64_t offset)
+{
+    Qcow2Slice *slice;
+
+    g_mutex_lock(&shard->lock);
+    slice = g_hash_table_lookup(shard->by_offset, &offset);
+    if (slice) {
+        g_atomic_ref_count_inc(&slice->refs);
+        if (shard->lru.head != &slice->link) {
+            g_queue_unlink(&shard->lru, &slice->link);
+            g_queue_push_head_link(&shard->lru, &slice->link);
+        }
+    }
+    g_mutex_unlock(&shard->lock);
+    return slice;
+}
+
+/* Put @slice in; the shard takes a reference of its own. */
+static void insert(const Qcow2Cache *cache, Shard *shard, Qcow2Slice *slice)
+{
+    g_mutex_lock(&shard->lock);
+    while (shard->lru.length >= cache->max_slices) {
+        evict_oldest(shard);
+    }
+    g_atomic_ref_count_inc(&slice->refs);
+    g_hash_table_insert(shard->by_offset, &slice->offset, slice);
+    g_queue_push_head_link(&shard->lru, &slice->link);
+    g_mutex_unlock(&shard->lock);
+}
+
+static int coroutine_fn GRAPH_RDLOCK load(const Qcow2Cache *cache, BdrvChild *file, uint64_t offset,
+                                          Qcow2Slice **result)
+{
+    Qcow2Slice *slice = g_malloc(sizeof(*slice) + cache->slice_bytes);
+    int ret;
+
+    bdrv_co_debug_event(file, BDRV_DEBUG_L2_LOAD);
+    ret = bdrv_co_pread(file, offset, cache->slice_bytes, slice->words, 0);
+    if (ret < 0) {
+        g_free(slice);
+        return ret;
+    }
+    qcow2_words_to_host(slice->words, cache->slice_bytes / sizeof(uint64_t));
+    g_atomic_ref_count_init(&slice->refs);
+    slice->offset = offset;
+    slice->link = (GList){ .data = slice };
+    *result = slice;
+    return 0;
+}
+
+int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, BdrvChild *file, uint64_t offset,
+                                 Qcow2Slice **slice)
+{
+    Shard *shard = &cache->shard[(offset >> cache->slice_bits) % cache->shards];
+    int ret = 0;
+
+    *slice = lookup(shard, offset);
+    if (*slice) {
+        return 0;
+    }
+    co_mutex_lock(&shard->load_lock);
+    *slice = lookup(shard, offset);
+    if (!*slice) {
+        ret = load(cache, file, offset, slice);
+        if (ret == 0) {
+            insert(cache, shard, *slice);
+        }
+    }
+    co_mutex_unlock(&shard->load_lock);
+    return ret;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: the open options. Those that matter to writers only are checked here
+ * and then forgotten.
+ */
+#include <string.h>
+#include "drivers/qcow2/qcow2.h"
+
+#define DEFAULT_L2_CACHE_MAX (32LL * 1024 * 1024)
+#define DEFAULT_L2_SLICE 4096
+#define MIN_L2_SLICES 2
+
+const BlockOption qcow2_open_options[] = {
+    { "lazy-refcounts", "bool", "Postpone refcount updates" },
+    { "pass-discard-request", "bool", "Pass guest discard requests to the layer below" },
+    { "pass-discard-snapshot", "bool", "Discard in the layer below when snapshots are deleted" },
+    { "pass-discard-other", "bool", "Discard in the layer below whenever clusters are freed" },
+    { "discard-no-unref", "bool", "Do not unreference discarded clusters" },
+    { "overlap-check", "str", "Checks before metadata writes: none, constant, cached or all" },
+    { "cache-size", "size", "Maximum size of the metadata caches together" },
+    { "l2-cache-size", "size", "Maximum size of the L2 table cache" },
+    { "l2-cache-entry-size", "size", "Size of each entry in the L2 cache" },
+    { "refcount-cache-size", "size", "Maximum size of the refcount block cache" },
+    { "cache-clean-interval", "num", "Drop unused cache entries after this many seconds" },
+    { "encrypt.format", "str", "Encryption format of the image: luks or aes" },
+    { "encrypt.key-secret", "str", "ID of the secret with the encryption key" },
+    { "backing", "str", "The backing file, instead of the one that the image names" },
+    { "data-file", "str", "The external data file, instead of the one that the image names" },
+    { NULL },
+};
+
+static const char *const overlap_words[] = { "none", "constant", "cached", "all", NULL };
+
+/* Checked here for their type; only writing acts on them. */
+static const char *const writer_bools[] = {
+    "pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "discard-no-unref",
+    NULL,
+};
+static const char *const overlap_bools[] = {
+    "main-header",    "active-l1",   "active-l2",   "refcount-table",   "refcount-block",
+    "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory", NULL,
+};
+
+static bool take_bools(JsonObject *options, const char *const *names, GError **errp)
+{
+    bool ignored;
+
+    for (; *names; names++) {
+        if (!block_options_take_bool(options, *names, &ignored, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* "overlap-check" is a word, or an object with a template and single checks. */
+static bool take_overlap_check(JsonObject *options, GError **errp)
+{
+    g_autoptr(JsonObject) object = NULL;
+    JsonNode *node = json_object_get_member(options, "overlap-check");
+    int word;
+
+    if (!node || !JSON_NODE_HOLDS_OBJECT(node)) {
+        return block_options_take_enum(options, "overlap-check", overlap_words, &word, errp);
+    }
+    if (!block_options_take_object(options, "overlap-check", &object, errp) ||
+        !block_options_take_enum(object, "template", overlap_words, &word, errp) ||
+        !take_bools(object, overlap_bools, errp)) {
+        return false;
+    }
+    if (json_object_get_size(object) > 0) {
+        g_autoptr(GList) rest = json_object_get_members(object);
+
+        block_error_set(errp, EINVAL, "Invalid parameter 'overlap-check.%s'",
+                        (const char *)rest->data);
+        return false;
+    }
+    return true;
+}
+
+static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp)
+{
+    g_autoptr(JsonObject) object = NULL;
+
+    if (!block_options_take_object(options, "encrypt", &object, errp)) {
+        return false;
+    }
+    if (object && header->crypt_method == QCOW2_CRYPT_NONE) {
+        block_error_set(errp, EINVAL, "No encryption in image header, but options specified format");
+        return false;
+    }
+    return true;
+}
+
+static bool take_lazy_refcounts(JsonObject *options, const Qcow2Header *header, GError **errp)
+{
+    bool lazy = false;
+
+    if (!block_options_take_bool(options, "lazy-refcounts", &lazy, errp)) {
+        return false;
+    }
+    if (lazy && header->version < 3) {
+        block_error_set(errp, EINVAL,
+                        "Lazy refcounts require a qcow2 image with at least qemu 1.1 "
+                        "compatibility level");
+        return false;
+    }
+    return true;
+}
+
+/* Bytes of all L2 tables of the disk. */
+static int64_t all_l2_tables(const Qcow2Header *header, const Qcow2Geometry *geo)
+{
+    return qcow2_l1_entries_needed(geo, header->size) << geo->cluster_bits;
+}
+
+static bool take_cache_sizes(JsonObject *options, const Qcow2Header *header,
+                             const Qcow2Geometry *geo, Qcow2Options *result, GError **errp)
+{
+    int64_t total = -1, l2 = -1, refcount = -1;
+    int64_t wanted = MIN(all_l2_tables(header, geo), DEFAULT_L2_CACHE_MAX);
+
+    if (!block_options_take_size(options, "cache-size", &total, errp) ||
+        !block_options_take_size(options, "l2-cache-size", &l2, errp) ||
+        !block_options_take_size(options, "refcount-cache-size", &refcount, errp)) {
+        return false;
+    }
+    if (total >= 0 && l2 >= 0 && refcount >= 0) {
+        block_error_set(errp, EINVAL,
+                        "cache-size, l2-cache-size and refcount-cache-size may not be set at the "
+                        "same time");
+        return false;
+    }
+    if (total >= 0 && l2 > total) {
+        block_error_set(errp, EINVAL, "l2-cache-size may not exceed cache-size");
+        return false;
+    }
+    if (total >= 0 && refcount > total) {
+        block_error_set(errp, EINVAL, "refcount-cache-size may not exceed cache-size");
+        return false;
+    }
+    if (l2 < 0) {
+        l2 = total < 0 ? wanted : MIN(total - MAX(refcount, 0), all_l2_tables(header, geo));
+    }
+    result->l2_cache_size = MAX(l2, MIN_L2_SLICES * result->l2_slice_bytes);
+    return true;
+}
+
+static bool take_slice_size(JsonObject *options, const Qcow2Geometry *geo, Qcow2Options *result,
+                            GError **errp)
+{
+    int64_t cluster_size = qcow2_cluster_size(geo);
+    int64_t bytes = MIN(cluster_size, DEFAULT_L2_SLICE);
+
+    if (!block_options_take_size(options, "l2-cache-entry-size", &bytes, errp)) {
+        return false;
+    }
+    if (bytes < 512 || bytes > cluster_size || (bytes & (bytes - 1))) {
+        block_error_set(errp, EINVAL,
+                        "L2 cache entry size must be a power of two between 512 and the cluster "
+                        "size (%" G_GINT64_FORMAT ")",
+                        cluster_size);
+        return false;
+    }
+    result->l2_slice_bytes = bytes;
+    return true;
+}
+
+bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qcow2Geometry *geo,
+                        Qcow2Options *result, GError **errp)
+{
+    int64_t clean_interval = 0;
+
+    if (!take_lazy_refcounts(options, header, errp) || !take_bools(options, writer_bools, errp) ||
+        !take_overlap_check(options, errp) || !take_encrypt(options, header, errp) ||
+        !take_slice_size(options, geo, result, errp) ||
+        !take_cache_sizes(options, header, geo, result, errp) ||
+        !block_options_take_int(options, "cache-clean-interval", &clean_interval, errp)) {
+        return false;
+    }
+    if (clean_interval < 0 || clean_interval > UINT32_MAX) {
+        block_error_set(errp, EINVAL,
+                        "cache-clean-interval %" G_GINT64_FORMAT " is not in 0..%u", clean_interval,
+                        UINT32_MAX);
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* qcow2: internal snapshots (section "Snapshots"): the table, list, read through one. */
+#include <errno.h>
+#include <string.h>
+#include "drivers/qcow2/qcow2.h"
+
+/* Bytes of an entry before its extra data. */
+#define ENTRY_FIXED 40
+
+static void take_extra(const uint8_t *extra, Qcow2Snapshot *sn)
+{
+    if (sn->extra_data_size >= 8) {
+        sn->vm_state_size = qcow2_be64(extra);
+    }
+    sn->disk_size = sn->extra_data_size >= 16 ? qcow2_be64(extra + 8) : UINT64_MAX;
+    sn->icount = sn->extra_data_size >= 24 ? qcow2_be64(extra + 16) : UINT64_MAX;
+}
+
+int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot *sn)
+{
+    uint16_t id_size = qcow2_be16(buf + 12);
+    uint16_t name_size = qcow2_be16(buf + 14);
+    int64_t length;
+
+    memset(sn, 0, sizeof(*sn));
+    sn->l1_table_offset = qcow2_be64(buf);
+    sn->l1_size = qcow2_be32(buf + 8);
+    sn->date_sec = qcow2_be32(buf + 16);
+    sn->date_nsec = qcow2_be32(buf + 20);
+    sn->vm_clock_nsec = qcow2_be64(buf + 24);
+    sn->vm_state_size = qcow2_be32(buf + 32);
+    sn->extra_data_size = qcow2_be32(buf + 36);
+    if (sn->extra_data_size > QCOW2_MAX_SNAPSHOT_EXTRA) {
+        return -EFBIG;
+    }
+    sn->incomplete = version >= 3 && sn->extra_data_size < 16;
+    take_extra(buf + ENTRY_FIXED, sn);
+    length = ENTRY_FIXED + sn->extra_data_size;
+    sn->id = g_strndup((const char *)buf + length, id_size);
+    sn->name = g_strndup((const char *)buf + length + id_size, name_size);
+    length += id_size + name_size;
+    return (length + 7) & ~7LL;
+}
+
+static bool refuse_entry(const Qcow2State *s, uint32_t index, int64_t parsed,
+                         const Qcow2Snapshot *sn, GError **errp)
+{
+    if (parsed < 0) {
+        block_error_set(errp, EFBIG,
+                        "'%s': snapshot table entry %u: %u bytes of extra data are more than %d",
+                        s->name, index, sn->extra_data_size, QCOW2_MAX_SNAPSHOT_EXTRA);
+    } else {
+        block_error_set(errp, EINVAL,
+                        "'%s': snapshot table entry %u is incomplete: %u bytes of extra data",
+                        s->name, index, sn->extra_data_size);
+    }
+    return false;
+}
+
+static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window, bool tolerant,
+                                          Qcow2SnapshotTable *table, GError **errp)
+{
+    uint64_t offset = s->header.snapshots_offset + table->bytes;
+    Qcow2Snapshot *sn = &table->entries[table->count];
+    const uint8_t *data;
+    int64_t length;
+    int ret = qcow2_window_get(window, offset, QCOW2_SNAPSHOT_ENTRY_MAX, &data);
+
+    if (ret < 0) {
+        block_error_set_errno(errp, -ret,
+                              "'%s': could not read snapshot table entry %u at offset "
+                              "%" G_GUINT64_FORMAT,
+                              s->name, table->count, offset);
+        return false;
+    }
+    length = qcow2_snapshot_parse(data, s->header.version, sn);
+    if (length < 0) {
+        return refuse_entry(s, table->count, length, sn, errp);
+    }
+    table->bytes += length;
+    table->count++;
+    return !sn->incomplete || tolerant || refuse_entry(s, table->count - 1, 0, sn, errp);
+}
+
+static bool coroutine_mixed_fn GRAPH_RDLOCK load_entries(Qcow2State *s, bool tolerant, Qcow2SnapshotTable *table,
+                                            GError **errp)
+{
+    Qcow2Window window = { .file = s->file };
+    uint64_t file_length = qcow2_file_length(s);
+    bool ok = true;
+
+    for (uint32_t i = 0; i < s->header.nb_snapshots && ok; i++) {
+        /* A last entry may end where nothing was written any more. */
+        if (s->header.snapshots_offset + table->bytes > file_length + ENTRY_FIXED ||
+            table->bytes > QCOW2_MAX_SNAPSHOT_TABLE) {
+            block_error_set(errp, EFBIG,
+                            "'%s': %u snapshots do not fit into the file, or into a table of %d "
+                            "bytes",
+                            s->name, s->header.nb_snapshots, QCOW2_MAX_SNAPSHOT_TABLE);
+            ok = false;
+        } else {
+            ok = load_entry(s, &window, tolerant, table, errp);
+        }
+    }
+    qcow2_window_clear(&window);
+    return ok;
+}
+
+bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool tolerant,
+                                             Qcow2SnapshotTable *table, GError **errp)
+{
+    uint64_t file_length = qcow2_file_length(s);
+    uint64_t offset = s->header.snapshots_offset;
+    uint64_t room = offset < file_length ? (file_length - offset) / ENTRY_FIXED : 0;
+
+    memset(table, 0, sizeof(*table));
+    if (s->header.nb_snapshots == 0) {
+        return true;
+    }
+    /* No more memory than for the entries that the file has room for. */
+    table->entries = g_new0(Qcow2Snapshot, MIN(s->header.nb_snapshots, room + 2));
+    return load_entries(s, tolerant, table, errp);
+}
+
+void qcow2_snapshots_clear(Qcow2SnapshotTable *table)
+{
+    for (uint32_t i = 0; i < table->count; i++) {
+        g_free(table->entries[i].id);
+        g_free(table->entries[i].name);
+    }
+    g_clear_pointer(&table->entries, g_free);
+    table->count = 0;
+}
+
+bool qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
+                         GError **errp)
+{
+    Qcow2State *s = bdrv_state(bs);
+
+    *list = g_new0(BdrvSnapshotInfo, MAX(s->snapshots.count, 1));
+    *count = s->snapshots.count;
+    for (uint32_t i = 0; i < s->snapshots.count; i++) {
+        const Qcow2Snapshot *sn = &s->snapshots.entries[i];
+        BdrvSnapshotInfo *info = &(*list)[i];
+
+        g_strlcpy(info->id, sn->id, sizeof(info->id));
+        g_strlcpy(info->name, sn->name, sizeof(info->name));
+        info->vm_state_size = sn->vm_state_size;
+        info->date_sec = sn->date_sec;
+        info->date_nsec = sn->date_nsec;
+        info->vm_clock_nsec = sn->vm_clock_nsec;
+        info->icount = sn->icount;
+    }
+    return true;
+}
+
+static const Qcow2Snapshot *find_snapshot(const Qcow2State *s, const BdrvSnapshotInfo *wanted)
+{
+    for (uint32_t i = 0; i < s->snapshots.count; i++) {
+        BdrvSnapshotInfo cut;
+
+        /* The list may have cut them short: compare what it gave. */
+        g_strlcpy(cut.id, s->snapshots.entries[i].id, sizeof(cut.id));
+        g_strlcpy(cut.name, s->snapshots.entries[i].name, sizeof(cut.name));
+        if (strcmp(cut.id, wanted->id) == 0 && strcmp(cut.name, wanted->name) == 0) {
+            return &s->snapshots.entries[i];
+        }
+    }
+    return NULL;
+}
+
+bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GError **errp)
+{
+    Qcow2State *s = bdrv_state(bs);
+    const Qcow2Snapshot *sn = find_snapshot(s, snapshot);
+    g_autofree char *what = g_strdup_printf("L1 table of snapshot '%s'", snapshot->name);
+    uint64_t length;
+    Qcow2L1 *l1;
+
+    if (!sn) {
+        block_error_set(errp, ENOENT, "Can't find snapshot");
+        return false;
+    }
+    length = sn->disk_size == UINT64_MAX ? s->header.size : sn->disk_size;
+    if (length > (uint64_t)BDRV_MAX_LENGTH) {
+        block_error_set(errp, EFBIG,
+                        "'%s': disk size %" G_GUINT64_FORMAT " of snapshot '%s' is too large",
+                        s->name, length, snapshot->name);
+        return false;
+    }
+    if ((sn->l1_size == 0 && length > 0) ||
+        (sn->disk_size != UINT64_MAX && sn->l1_size < qcow2_l1_entries_needed(&s->geo, length))) {
+        block_error_set(errp, EINVAL,
+                        "'%s': %s has %u entries, too few for a size of %" G_GUINT64_FORMAT,
+                        s->name, what, sn->l1_size, length);
+        return false;
+    }
+    bdrv_graph_rdlock_main_loop();
+    l1 = qcow2_l1_load(s, sn->l1_table_offset, sn->l1_size, what, errp);
+    bdrv_graph_rdunlock_main_loop();
+    if (!l1) {
+        return false;
+    }
+    g_free(s->l1);
+    g_atomic_pointer_set(&s->l1, l1);
+    s->l1_offset = sn->l1_table_offset;
+    s->l1_size = sn->l1_size;
+    s->length = length;
+    bdrv_set_length(bs, length);
+    return true;
+}
