@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Opening images and what else the commands share; see common.h. */
+#include "tools/img/common.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "tools/json-print.h"
+#include "tools/tool.h"
+
+static bool started;
+
+bool img_start(void)
+{
+    GError *err = NULL;
+
+    if (!started && !blockgraph_init(&err)) {
+        tool_error_report(err);
+        return false;
+    }
+    started = true;
+    return true;
+}
+
+void img_stop(void)
+{
+    if (started) {
+        blockgraph_cleanup();
+        started = false;
+    }
+}
+
+bool img_check_object(const char *definition)
+{
+    GError *err = NULL;
+    g_autoptr(JsonObject) object = block_options_parse(definition, "qom-type", &err);
+    g_autofree char *type = NULL;
+
+    if (object == NULL || !block_options_take_string(object, "qom-type", &type, &err)) {
+        tool_error_report(err);
+        return false;
+    }
+    if (g_strcmp0(type, "secret") != 0) {
+        tool_error("Parameter 'qom-type' does not accept value '%s'", type != NULL ? type : "");
+        return false;
+    }
+    if (!json_object_has_member(object, "id")) {
+        tool_error("Parameter 'id' is missing");
+        return false;
+    }
+    if (json_object_has_member(object, "data") == json_object_has_member(object, "file")) {
+        tool_error("Either 'file' or 'data' must be provided");
+        return false;
+    }
+    return true;
+}
+
+bool img_take_trace(const char *argument, int *status)
+{
+    GError *err = NULL;
+
+    *status = 0;
+    if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
+        trace_list_events(stdout);
+        return false;
+    }
+    if (!trace_parse_option(argument, &err)) {
+        if (!g_error_matches(err, TRACE_ERROR, ENOENT)) {
+            tool_error_report(err);
+            *status = 1;
+            return false;
+        }
+        /* An event that this version has not is no reason to do nothing. */
+        tool_warning("%s", err->message);
+        g_error_free(err);
+    }
+    return true;
+}
+
+bool img_parse_cache(const char *mode, int *flags, bool *writethrough)
+{
+    static const struct {
+        const char *name;
+        int flags;
+        bool writethrough;
+    } modes[] = {
+        {"none", BDRV_O_NOCACHE, false}, {"off", BDRV_O_NOCACHE, false},
+        {"directsync", BDRV_O_NOCACHE, true}, {"writeback", 0, false},
+        {"writethrough", 0, true}, {"unsafe", BDRV_O_NO_FLUSH, false},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        if (strcmp(modes[i].name, mode) == 0) {
+            *flags = (*flags & ~(BDRV_O_NOCACHE | BDRV_O_NO_FLUSH)) | modes[i].flags;
+            *writethrough = modes[i].writethrough;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool refuse_reference(void *opaque, const char *image, BlockReferenceKind kind,
+                             const char *name, GError **errp)
+{
+    block_error_set(errp, EPERM, "'%s' names the %s '%s', which --untrusted does not let it open",
+                    image, kind == BLOCK_REFERENCE_BACKING ? "backing file" : "data file", name);
+    return false;
+}
+
+const BlockOpenPolicy *img_policy(const ImgArgs *args)
+{
+    static const BlockOpenPolicy nothing = {.allow = refuse_reference};
+
+    return args->untrusted ? &nothing : &block_open_policy_follow;
+}
+
+BlockBackend *img_open(const ImgArgs *args, const char *filename, const char *format,
+                       bool image_opts, int flags)
+{
+    g_autoptr(JsonObject) options = NULL;
+    BlockBackend *blk = NULL;
+    GError *err = NULL;
+
+    if (args->force_share) {
+        flags |= BDRV_O_FORCE_SHARE;
+    }
+    if (image_opts) {
+        options = block_options_parse(filename, "file", &err);
+    } else {
+        options = json_object_new();
+        if (format != NULL) {
+            json_object_set_string_member(options, "driver", format);
+        }
+    }
+    if (options != NULL) {
+        blk = blk_new_open(image_opts ? NULL : filename, options, flags, img_policy(args), &err);
+    }
+    if (blk == NULL) {
+        tool_error_take(err, "Could not open '%s': ", filename);
+    }
+    return blk;
+}
+
+BlockBackend *img_open_operand(const ImgArgs *args, int flags)
+{
+    return img_open(args, img_operand(args, 0), args->format, args->image_opts, flags);
+}
+
+/* Split "snapshot.id=…,snapshot.name=…"; both may stay NULL. */
+static bool parse_snapshot_options(const char *param, char **id, char **name)
+{
+    GError *err = NULL;
+    g_autoptr(JsonObject) options = block_options_parse(param, NULL, &err);
+    g_autoptr(JsonObject) snapshot = NULL;
+
+    if (options == NULL || !block_options_take_object(options, "snapshot", &snapshot, &err)
+        || !block_options_take_string(snapshot, "id", id, &err)
+        || !block_options_take_string(snapshot, "name", name, &err)) {
+        tool_error_report(err);
+    } else if (json_object_get_size(snapshot) > 0) {
+        g_autoptr(GList) rest = json_object_get_members(snapshot);
+
+        tool_error("Invalid parameter 'snapshot.%s'", (const char *)rest->data);
+    } else if (json_object_get_size(options) > 0) {
+        g_autoptr(GList) rest = json_object_get_members(options);
+
+        tool_error("Invalid parameter '%s'", (const char *)rest->data);
+    } else {
+        return true;
+    }
+    tool_error("Failed in parsing snapshot param '%s'", param);
+    return false;
+}
+
+bool img_load_snapshot(BlockBackend *blk, const char *param)
+{
+    g_autofree char *id = NULL;
+    g_autofree char *name = NULL;
+    GError *err = NULL;
+    bool ok;
+
+    if (g_str_has_prefix(param, "snapshot.")) {
+        if (!parse_snapshot_options(param, &id, &name)) {
+            return false;
+        }
+        ok = bdrv_snapshot_load_tmp(blk_bs(blk), id, name, &err);
+    } else {
+        ok = bdrv_snapshot_load_tmp_by_tag(blk_bs(blk), param, &err);
+    }
+    if (!ok) {
+        tool_error_take(err, "Failed to load snapshot: ");
+    }
+    return ok;
+}
+
+void img_report_io_error(const char *filename, const char *what, int64_t offset, int ret)
+{
+    tool_error("%s: %s %" G_GINT64_FORMAT ": %s", filename, what, offset, g_strerror(-ret));
+}
+
+void img_print_json(JsonObject *object)
+{
+    g_autofree char *text = json_object_text(object);
+
+    printf("%s\n", text);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Copying the content of images into another one: what convert and dd do once
+ * everything is open.
+ *
+ * Some coroutines on the main thread each take the next piece, read it, and
+ * write it.
+ *  1. Pieces are taken from front to back and do not overlap (convert-plan.c).
+ *  2. What the source says is zero is never read, and not written where the
+ *     target is known to be zero.
+ *  3. Unless writes may be unordered, a piece's write starts when that of the
+ *     piece before it is over.
+ *  4. Memory is one buffer per coroutine.
+ */
+#ifndef TOOLS_IMG_CONVERT_ENGINE_H
+#define TOOLS_IMG_CONVERT_ENGINE_H
+
+#include "blockgraph/blockgraph.h"
+
+#define CONVERT_BUFFER (2 << 20) /* bytes, per coroutine */
+#define CONVERT_MAX_WORKERS 16
+
+typedef struct ConvertSource {
+    BlockBackend *blk;
+    const char *name;
+    int64_t skip;   /* where in the image to begin */
+    int64_t start;  /* where in the target it goes; set by convert_engine_run() */
+    int64_t length; /* bytes to copy */
+} ConvertSource;
+
+typedef struct ConvertEngine {
+    /* What to copy: several sources one behind the other. */
+    ConvertSource *sources;
+    size_t n_sources;
+    BlockBackend *target;
+    const char *target_name;
+    bool target_is_zero;
+    bool unordered;
+    bool salvage;      /* a block that cannot be read becomes zeros */
+    bool quiet;        /* no warnings */
+    bool count_first;  /* go through once before, to know how much work it is */
+    int workers;       /* coroutines, 1 … CONVERT_MAX_WORKERS */
+    int write_flags;   /* BdrvRequestFlags of each write */
+    int64_t sparse_size; /* bytes: shorter zero runs are written; 0: all is */
+    int64_t rate;      /* bytes per second, 0: no limit */
+
+    /* ---- private ---- */
+    int64_t total;
+    int64_t buffer_size;
+    int ret; /* the first error, which has been reported */
+    CoMutex plan_lock; /* protects the planning: what follows */
+    int64_t next;      /* the first byte that nobody has taken */
+    size_t source;     /* the source it is in */
+    int64_t run_end;   /* what was asked last: up to where, and whether zero */
+    bool run_zero;
+    uint64_t turns_given;
+    /* Whose turn it is to write. */
+    CoMutex turn_lock;
+    CoQueue turn_queue;
+    uint64_t turn;
+    int64_t rate_next; /* when the next write may start, ns */
+    int64_t work;      /* bytes to be copied; 0: not counted */
+} ConvertEngine;
+
+typedef struct ConvertPiece {
+    ConvertSource *source;
+    int64_t offset; /* in the target */
+    int64_t bytes;
+    bool zero;      /* else: read it */
+    uint64_t turn;
+} ConvertPiece;
+
+/*
+ * Copy. The target is at least as long as all sources together. Errors are
+ * reported; returns 0 or the first one. Not in a coroutine.
+ */
+int convert_engine_run(ConvertEngine *eng);
+
+/* convert-plan.c: take the next piece. False at the end or after an error. */
+bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece);
+/* Go through all sources and set eng->work. */
+void coroutine_fn convert_count_work(void *opaque);
+/* The offset in the source's image of the piece's first byte. */
+int64_t convert_source_offset(const ConvertPiece *piece);
+
+#endif

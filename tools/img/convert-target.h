@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The image that convert and dd write to. */
+#ifndef TOOLS_IMG_CONVERT_TARGET_H
+#define TOOLS_IMG_CONVERT_TARGET_H
+
+#include "blockgraph/block-driver.h"
+#include "blockgraph/blockgraph.h"
+
+/*
+ * The regular files and block devices that images rest on, to see whether a
+ * target is one of them: it would be overwritten while it is read.
+ */
+typedef struct ImgFileSet ImgFileSet;
+ImgFileSet *img_file_set_new(void);
+void img_file_set_free(ImgFileSet *set);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImgFileSet, img_file_set_free)
+/* Add the files below @blk, as a source called @name. */
+void img_file_set_add(ImgFileSet *set, BlockBackend *blk, const char *name);
+/* The source that file @filename belongs to, or NULL. Borrowed. */
+const char *img_file_set_find(const ImgFileSet *set, const char *filename);
+/* The source that shares a file with @blk, or NULL. Borrowed. */
+const char *img_file_set_find_below(const ImgFileSet *set, BlockBackend *blk);
+
+/* Whether @blk rests directly on a regular file. */
+bool img_is_on_regular_file(BlockBackend *blk);
+
+#endif

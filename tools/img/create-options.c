@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Create options (-o): those of the format and those of the file below it
+ * together, as one list for help and for checking.
+ */
+#include <stdio.h>
+#include <string.h>
+#include "tools/img/common.h"
+#include "tools/tool.h"
+
+BlockDriver *img_find_creatable(const char *prefix, const char *format, bool measure)
+{
+    BlockDriver *drv = bdrv_find_format(format);
+
+    if (drv == NULL) {
+        tool_error("%sUnknown file format '%s'", prefix, format);
+        return NULL;
+    }
+    if (drv->bdrv_create == NULL && !(measure && drv->bdrv_measure != NULL)) {
+        tool_error("%sFormat driver '%s' does not support image creation", prefix, format);
+        return NULL;
+    }
+    return drv;
+}
+
+bool img_options_ask_help(GPtrArray *arguments)
+{
+    for (guint i = 0; i < arguments->len; i++) {
+        g_auto(GStrv) parts = g_strsplit(g_ptr_array_index(arguments, i), ",", -1);
+
+        for (char **part = parts; *part != NULL; part++) {
+            if (strcmp(*part, "help") == 0 || strcmp(*part, "?") == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static const BlockOption *find_in(const BlockOption *options, const char *name)
+{
+    for (const BlockOption *o = options; o != NULL && o->name != NULL; o++) {
+        if (strcmp(o->name, name) == 0) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+const BlockOption *img_find_create_option(BlockDriver *drv, BlockDriver *file_drv,
+                                          const char *name)
+{
+    const BlockOption *option = find_in(drv->create_options, name);
+
+    if (option == NULL && file_drv != NULL) {
+        option = find_in(file_drv->create_options, name);
+    }
+    return option;
+}
+
+static int compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(BlockOption *const *)a)->name, (*(BlockOption *const *)b)->name);
+}
+
+static void add_new(GPtrArray *list, const BlockOption *options)
+{
+    for (const BlockOption *o = options; o != NULL && o->name != NULL; o++) {
+        bool known = false;
+
+        for (guint i = 0; i < list->len; i++) {
+            known |= strcmp(((BlockOption *)g_ptr_array_index(list, i))->name, o->name) == 0;
+        }
+        if (!known) {
+            g_ptr_array_add(list, (gpointer)o);
+        }
+    }
+}
+
+void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
+{
+    g_autoptr(GPtrArray) list = g_ptr_array_new();
+
+    add_new(list, drv->create_options);
+    if (file_drv != NULL) {
+        add_new(list, file_drv->create_options);
+        printf("Supported options:\n");
+    } else {
+        printf("Supported %s options:\n", drv->format_name);
+    }
+    g_ptr_array_sort(list, compare_names);
+    for (guint i = 0; i < list->len; i++) {
+        const BlockOption *o = g_ptr_array_index(list, i);
+        bool is_bool = strcmp(o->type, "bool") == 0;
+        g_autofree char *left = g_strdup_printf("%s=<%s%s>", o->name, o->type,
+                                                is_bool ? " (on/off)" : "");
+
+        printf("  %-22s - %s\n", left, o->help);
+    }
+    if (file_drv == NULL) {
+        printf("\nThe protocol level may support further options.\n"
+               "Specify the target filename to include those options.\n");
+    }
+}
+
+/*
+ * The first key of @options that no driver has, in dotted form, or NULL.
+ * Nested objects are keys with a dot: "encrypt.format".
+ */
+static char *find_unknown(JsonObject *options, const char *prefix, BlockDriver *drv,
+                          BlockDriver *file_drv)
+{
+    JsonObjectIter iter;
+    const char *key;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, options);
+    while (json_object_iter_next_ordered(&iter, &key, &value)) {
+        g_autofree char *name = g_strconcat(prefix, key, NULL);
+
+        if (JSON_NODE_HOLDS_OBJECT(value)) {
+            g_autofree char *inner = g_strconcat(name, ".", NULL);
+            char *unknown = find_unknown(json_node_get_object(value), inner, drv, file_drv);
+
+            if (unknown != NULL) {
+                return unknown;
+            }
+        } else if (img_find_create_option(drv, file_drv, name) == NULL) {
+            return g_steal_pointer(&name);
+        }
+    }
+    return NULL;
+}
+
+JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDriver *drv,
+                               BlockDriver *file_drv)
+{
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autofree char *unknown = NULL;
+    GError *err = NULL;
+
+    /* What comes later wins. */
+    for (guint i = arguments->len; i > 0; i--) {
+        g_autoptr(JsonObject) more = block_options_parse(g_ptr_array_index(arguments, i - 1), NULL,
+                                                         &err);
+
+        if (more == NULL) {
+            tool_error_take(err, "%s", prefix);
+            return NULL;
+        }
+        block_options_merge(options, more);
+    }
+    unknown = find_unknown(options, "", drv, file_drv);
+    if (unknown != NULL) {
+        tool_error("%sInvalid parameter '%s'", prefix, unknown);
+        return NULL;
+    }
+    return g_steal_pointer(&options);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* info: what an image is, and with --backing-chain what it rests on. */
+#include "tools/img/commands.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "blockgraph/image-info.h"
+#include "tools/img/common.h"
+#include "tools/img/info-human.h"
+#include "tools/json-print.h"
+#include "tools/tool.h"
+
+static const ImgOption info_options[] = {
+    IMG_OPTION_FORMAT,
+    IMG_OPTION_IMAGE_OPTS,
+    {"backing-chain", 'b', NULL, "tell of the backing files, too"},
+    IMG_OPTION_FORCE_SHARE,
+    IMG_OPTION_OUTPUT,
+    {NULL},
+};
+
+/* A backing chain that has been walked: names and files it has been at. */
+typedef struct Chain {
+    JsonArray *images;
+    GHashTable *seen;
+} Chain;
+
+/* What tells that a chain is here again: the file, or the name if it is none. */
+static char *image_identity(const char *filename)
+{
+    struct stat st;
+
+    if (stat(filename, &st) == 0) {
+        return g_strdup_printf("%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    }
+    return g_strdup(filename);
+}
+
+static JsonObject *read_info(const ImgArgs *args, const char *filename, const char *format,
+                             bool image_opts)
+{
+    g_autoptr(BlockBackend) blk = NULL;
+    JsonObject *info;
+    GError *err = NULL;
+
+    blk = img_open(args, filename, format, image_opts, BDRV_O_NO_BACKING | BDRV_O_NO_IO);
+    if (blk == NULL) {
+        return NULL;
+    }
+    info = bdrv_image_info(blk_bs(blk), &err);
+    if (info == NULL) {
+        tool_error_take(err, "Could not get information of '%s': ", filename);
+    }
+    return info;
+}
+
+static const char *string_member(JsonObject *info, const char *name)
+{
+    return json_object_has_member(info, name) ? json_object_get_string_member(info, name) : NULL;
+}
+
+/* Whether the chain may go on to this image; if not, why. */
+static bool may_follow(const ImgArgs *args, Chain *chain, const char *image, const char *backing)
+{
+    const BlockOpenPolicy *policy = img_policy(args);
+    GError *err = NULL;
+
+    if (!policy->allow(policy->opaque, image, BLOCK_REFERENCE_BACKING, backing, &err)) {
+        tool_error_report(err);
+        return false;
+    }
+    if (json_array_get_length(chain->images) >= BDRV_MAX_DEPTH) {
+        tool_error("Backing chain of '%s' is deeper than %d", image, BDRV_MAX_DEPTH);
+        return false;
+    }
+    if (!g_hash_table_add(chain->seen, image_identity(backing))) {
+        tool_error("Backing file '%s' creates an infinite loop.", backing);
+        return false;
+    }
+    return true;
+}
+
+/* Collect the information of the image, and with @follow of all below. */
+static bool collect(const ImgArgs *args, Chain *chain, bool follow)
+{
+    g_autofree char *filename = g_strdup(img_operand(args, 0));
+    g_autofree char *format = g_strdup(args->format);
+    bool image_opts = args->image_opts;
+
+    g_hash_table_add(chain->seen, image_identity(filename));
+    for (;;) {
+        JsonObject *info = read_info(args, filename, format, image_opts);
+        const char *backing;
+
+        if (info == NULL) {
+            return false;
+        }
+        json_array_add_object_element(chain->images, info);
+        backing = string_member(info, "full-backing-filename");
+        if (!follow || backing == NULL) {
+            return true;
+        }
+        if (image_opts) {
+            /* Now its name is known, too. */
+            g_hash_table_add(chain->seen, image_identity(string_member(info, "filename")));
+        }
+        if (!may_follow(args, chain, string_member(info, "filename"), backing)) {
+            return false;
+        }
+        g_free(filename);
+        filename = g_strdup(backing);
+        g_free(format);
+        format = g_strdup(string_member(info, "backing-filename-format"));
+        image_opts = false;
+    }
+}
+
+static void print_human(JsonArray *images)
+{
+    for (guint i = 0; i < json_array_get_length(images); i++) {
+        if (i > 0) {
+            printf("\n");
+        }
+        img_print_info(json_array_get_object_element(images, i));
+    }
+}
+
+static int info_run(ImgArgs *args)
+{
+    g_autoptr(JsonArray) images = json_array_new();
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    Chain chain = {.images = images, .seen = seen};
+    bool backing_chain = false;
+    int c;
+
+    while ((c = img_args_next(args)) > 0) {
+        backing_chain = backing_chain || c == 'b';
+    }
+    if (c == IMG_ARGS_LEAVE) {
+        return args->status;
+    }
+    if (img_operand_count(args) != 1) {
+        return img_usage_error(args, "Expecting one image file name");
+    }
+    if (!img_check_format_options(args) || !collect(args, &chain, backing_chain)) {
+        return 1;
+    }
+    if (args->json && backing_chain) {
+        g_autofree char *text = json_array_text(images);
+
+        printf("%s\n", text);
+    } else if (args->json) {
+        img_print_json(json_array_get_object_element(images, 0));
+    } else {
+        print_human(images);
+    }
+    return 0;
+}
+
+const ImgCommand img_info_command = {
+    .name = "info",
+    .summary = "Display information about image",
+    .synopsis = "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME",
+    .options = info_options,
+    .operands = "FILENAME\n   the image",
+    .run = info_run,
+};
