@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The library as others use it: as a Meson subproject, and installed.
+
+The consumer is docs/examples/read-image.c, the program in README.md. It reads
+an image with known content, raw and qcow2.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
+EXAMPLE = os.path.join(TOP, 'docs', 'examples', 'read-image.c')
+CONTENT = bytes(range(0xa0, 0xb0)) * 256
+EXPECTED = f'{len(CONTENT)} bytes: ' + ' '.join(f'{b:02x}' for b in CONTENT[:16]) + '\n'
+QEMU_IMG = os.environ.get('BLOCKGRAPH_TEST_QEMU_IMG', 'qemu-img')
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise AssertionError(f'{" ".join(command)}: exit code {done.returncode}\n'
+                             f'{done.stdout[-4000:]}\n{done.stderr[-4000:]}')
+    return done.stdout
+
+
+def copy_tree(target):
+    """This tree without what is built in it and what only its tests need."""
+    def ignored(folder, names):
+        here = os.path.abspath(folder) == TOP
+        return [n for n in names if n in ('.git', '__pycache__', 'fixtures')
+                or here and n.startswith('build')]
+    shutil.copytree(TOP, target, ignore=ignored)
+
+
+class Package(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.work = tempfile.mkdtemp(prefix='blockgraph-package-')
+        cls.addClassCleanup(shutil.rmtree, cls.work)
+        cls.prefix = os.path.join(cls.work, 'prefix')
+        build = os.path.join(cls.work, 'build')
+        run('meson', 'setup', build, TOP, '--prefix', cls.prefix, '--libdir', 'lib',
+            '--buildtype=release', '-Dtests=false')
+        run('ninja', '-C', build, 'install')
+        cls.libdir = os.path.join(cls.prefix, 'lib')
+        cls.env = dict(os.environ, PKG_CONFIG_PATH=os.path.join(cls.libdir, 'pkgconfig'))
+        cls.raw = os.path.join(cls.work, 'image.raw')
+        cls.qcow2 = os.path.join(cls.work, 'image.qcow2')
+        with open(cls.raw, 'wb') as f:
+            f.write(CONTENT)
+        run(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', cls.raw, cls.qcow2)
+
+    def pkg_config(self, *arguments):
+        return run('pkg-config', *arguments, 'blockgraph', env=self.env).split()
+
+    def compile(self, name, libs):
+        program = os.path.join(self.work, name)
+        run('cc', '-Wall', '-Werror', '-o', program, EXAMPLE, *self.pkg_config('--cflags'), *libs)
+        return program
+
+    def check_consumer(self, program, **env):
+        for image in self.raw, self.qcow2:
+            with self.subTest(image=image):
+                self.assertEqual(run(program, image, env=dict(os.environ, **env)), EXPECTED)
+
+    def needed(self, path):
+        return re.findall(r'\(NEEDED\).*\[(.*)\]', run('readelf', '-d', path))
+
+    def test_consumer_builds_it_as_a_meson_subproject(self):
+        consumer = os.path.join(self.work, 'consumer')
+        shutil.copytree(os.path.join(TOP, 'tests', 'package', 'consumer'), consumer)
+        shutil.copy(EXAMPLE, consumer)
+        copy_tree(os.path.join(consumer, 'subprojects', 'libblockgraph'))
+        build = os.path.join(consumer, 'build')
+        run('meson', 'setup', build, consumer)
+        run('ninja', '-C', build)
+        self.check_consumer(os.path.join(build, 'read-image'))
+
+    def test_consumer_links_the_installed_shared_library(self):
+        program = self.compile('shared', self.pkg_config('--libs'))
+        self.assertIn('libblockgraph.so.0', self.needed(program))
+        self.check_consumer(program, LD_LIBRARY_PATH=self.libdir)
+
+    def test_consumer_links_the_installed_static_library(self):
+        libs = ['-l:libblockgraph.a' if lib == '-lblockgraph' else lib
+                for lib in self.pkg_config('--static', '--libs')]
+        program = self.compile('static', libs)
+        self.assertNotIn('libblockgraph.so.0', self.needed(program))
+        self.check_consumer(program)
+
+    def test_exported_symbols_are_those_of_the_checked_in_list(self):
+        with open(os.path.join(TOP, 'libblockgraph.map'), encoding='utf-8') as f:
+            listed = set(re.findall(r'^    (\w+);$', f.read(), re.M))
+        table = run('nm', '-D', '--defined-only', os.path.join(self.libdir, 'libblockgraph.so.0'))
+        exported = {line.split()[-1] for line in table.splitlines() if ' A ' not in line}
+        self.assertEqual({name.split('@')[0] for name in exported}, listed)
+        self.assertEqual({name.partition('@@')[2] for name in exported}, {'LIBBLOCKGRAPH_0'})
+
+    def test_each_installed_header_compiles_on_its_own(self):
+        headers = os.path.join(self.prefix, 'include', 'blockgraph')
+        names = sorted(os.listdir(headers))
+        self.assertEqual(names, sorted(n for n in os.listdir(
+            os.path.join(TOP, 'include', 'blockgraph')) if n.endswith('.h')))
+        for name in names:
+            with self.subTest(header=name):
+                run('cc', '-Wall', '-Wextra', '-Werror', '-fsyntax-only',
+                    *self.pkg_config('--cflags'), '-x', 'c', os.path.join(headers, name))
+
+
+if __name__ == '__main__':
+    sys.exit(unittest.main(verbosity=2))

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What goes wrong around an image: the same exit codes and words as qemu-img."""
+import os
+import re
+import shutil
+import subprocess
+
+import harness
+
+READERS = (['info'], ['info', '--output=json'], ['map'], ['map', '--output=json'], ['check'],
+           ['snapshot', '-l'], ['measure'])
+COMMANDS = ('check', 'compare', 'convert', 'create', 'dd', 'graph', 'info', 'map', 'measure',
+            'snapshot')
+LOCK_BYTES = 100
+
+
+class ErrorsTest(harness.ToolTest):
+
+    def setUp(self):
+        super().setUp()
+        self.write('a.raw', b'x' * 4096, size=65536)
+        self.write('empty')
+        os.mkdir(self.path('folder'))
+
+    def lines(self, name):
+        """Every command that reads an image, with its name in place."""
+        for command in READERS:
+            yield [*command, name]
+        yield ['compare', name, 'a.raw']
+        yield ['compare', 'a.raw', name]
+        yield ['convert', name, 'out.raw']
+        yield ['dd', 'if=' + name, 'of=out.raw']
+
+    def test_file_that_is_missing(self):
+        self.need_reference_text()
+        for args in self.lines('missing'):
+            self.check_same(*args)
+
+    def test_folder(self):
+        self.need_reference_text()
+        for args in self.lines('folder'):
+            self.check_same(*args)
+
+    def test_file_that_is_no_image_of_the_format(self):
+        self.need_reference_text()
+        for image_format in ('qcow2', 'bochs', 'nosuch'):
+            for command in READERS:
+                self.check_same(*command, '-f', image_format, 'a.raw')
+
+    def test_empty_file(self):
+        self.need_reference_text()
+        for args in self.lines('empty'):
+            self.check_same(*args)
+        self.check_same('info', '-f', 'qcow2', 'empty')
+
+    def test_protocol_that_nobody_has(self):
+        self.need_reference_text()
+        for args in self.lines('nosuchproto:foo'):
+            self.check_same(*args)
+
+    def test_bad_options(self):
+        self.need_reference_text()
+        for name in ('json:{', 'json:{}', 'json:{"driver":"nosuch"}', 'json:{"driver":"qcow2"}'):
+            self.check_same('info', name)
+        for options in ('driver=qcow2', 'driver=qcow2,file.filename=missing', 'foo',
+                        'driver=raw,file.driver=file,file.filename=a.raw,bogus=1',
+                        'file.driver=file,file.filename=a.raw,file.bogus=1'):
+            self.check_same('info', '--image-opts', options)
+
+    def test_read_only_file_is_read(self):
+        os.chmod(self.path('a.raw'), 0o444)
+        for args in self.lines('a.raw'):
+            self.assertIn(self.img(*args).status, (0, 63), args)
+
+    def test_file_without_permission(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('needs root and setpriv')
+        os.chmod(self.path('a.raw'), 0o600)
+        os.chmod(self.scratch, 0o755)
+        plain = ['--reuid=65534', '--regid=65534', '--clear-groups', '--', harness.ours()]
+        result = harness.run('setpriv', [*plain, 'info', 'a.raw'], self.scratch)
+        if 'setpriv' in result.err or 'loading shared' in result.err or result.status > 1:
+            self.skipTest('another user cannot run the programs here')
+        self.assertEqual((result.status, result.out), (1, ''), result)
+        self.assertIn("Could not open 'a.raw': Permission denied", result.err)
+
+    def test_read_only_target(self):
+        if os.geteuid() == 0:
+            self.skipTest('root may write everything')
+        self.write('out.raw', size=65536)
+        os.chmod(self.path('out.raw'), 0o444)
+        result = self.img('convert', '-n', 'a.raw', 'out.raw')
+        self.assertEqual(result.status, 1, result)
+        self.assertIn('out.raw', result.err)
+
+    def test_image_locked_by_a_writer(self):
+        self.make('create', '-q', '-f', 'qcow2', 'a.qcow2', '1M')
+        self.make('create', '-q', '-f', 'raw', 'b.raw', '1M')
+        self.need_reference_text()
+        with subprocess.Popen([harness.reference_io(), '-f', 'qcow2', 'a.qcow2'],
+                              cwd=self.scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as holder:
+            # What it prints to the first command says that it has opened.
+            holder.stdin.write('length\n')
+            holder.stdin.flush()
+            holder.stdout.readline()
+            for args in self.lines('a.qcow2'):
+                self.check_same(*args)
+            self.check_same('convert', '-n', 'b.raw', 'a.qcow2')
+            self.check_same('convert', 'b.raw', 'a.qcow2')
+            self.check_same('create', '-f', 'raw', 'a.qcow2', '1M')
+            for command in (['info'], ['map'], ['check'], ['snapshot', '-l']):
+                self.check_same(*command, '-U', 'a.qcow2')
+            holder.stdin.close()
+            holder.wait(harness.TIMEOUT)
+
+    def test_output_that_cannot_be_written(self):
+        for command in (['info', 'a.raw'], ['info', '--output=json', 'a.raw'], ['map', 'a.raw'],
+                        ['measure', 'a.raw'], ['graph', 'a.raw'], ['--help'], ['--version'],
+                        ['compare', 'a.raw', 'a.raw'], ['create', 'new.raw', '1M']):
+            with open('/dev/full', 'w', encoding='ascii') as full:
+                done = subprocess.run([self.as_qemu, *command], cwd=self.scratch, stdout=full,
+                                      stderr=subprocess.PIPE, check=False, text=True)
+            self.assertEqual(done.returncode, 1, (command, done.stderr))
+            self.assertIn('No space left on device', done.stderr)
+
+    def test_reader_of_the_output_that_is_gone(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([self.as_qemu, 'info', 'a.raw'], cwd=self.scratch, stdout=writer,
+                              stderr=subprocess.PIPE, check=False, text=True)
+        os.close(writer)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn('Broken pipe', done.stderr)
+
+    def test_target_that_is_full(self):
+        result = self.img('convert', '-f', 'raw', 'a.raw', 'nosuchdir/out.raw')
+        self.assertEqual(result.status, 1)
+        self.assertIn("Could not create 'nosuchdir/out.raw'", result.err)
+
+    def test_global_usage(self):
+        self.need_reference_text()
+        for args in ([], ['nosuch'], ['--foo'], ['-Z']):
+            self.check_same(*args)
+
+    def test_version_under_both_names(self):
+        result = harness.run(harness.ours(), ['--version'])
+        self.assertRegex(result.out, r'^blockgraph-img version \d+\.\d+\.\d+\n$')
+        version = result.out.split()[-1]
+        for option in ('--version', '-V'):
+            self.assertEqual(self.img(option).out,
+                             'qemu-img version 10.0.0 (libblockgraph %s)\n' % version)
+
+    def test_help_lists_formats_and_commands(self):
+        text = self.img('--help').out
+        formats = re.search(r'^Supported formats: (.*)$', text, re.MULTILINE).group(1).split()
+        for name in ('raw', 'qcow2', 'bochs', 'file', 'null-co', 'blkdebug'):
+            self.assertIn(name, formats)
+        for command in COMMANDS:
+            self.assertRegex(text, r'(?m)^  %s - ' % command)
+
+    def test_help_of_every_command(self):
+        for command in COMMANDS:
+            for option in ('--help', '-h'):
+                result = self.img(command, option)
+                self.assertEqual((result.status, result.err), (0, ''))
+                self.assertIn('  qemu-img %s ' % command, result.out)
+                self.assertIn('--aio', result.out)
+
+    def test_engine_is_chosen_and_reported(self):
+        for engine in harness.ENGINES:
+            for args in (['--aio', engine, '--verbose', 'info', 'a.raw'],
+                         ['info', '--verbose', '--aio', engine, 'a.raw']):
+                result = self.img(*args)
+                if result.status == 1 and engine == 'io_uring':
+                    self.skipTest('io_uring is refused here')
+                self.assertIn('I/O engine: %s\n' % engine, result.err)
+            result = self.img('info', '--verbose', 'a.raw', env={'BLOCKGRAPH_AIO': engine})
+            self.assertIn('I/O engine: %s\n' % engine, result.err)
+
+    def test_engine_that_nobody_has(self):
+        for args in (['--aio', 'nosuch', 'info', 'a.raw'], ['info', '--aio', 'nosuch', 'a.raw']):
+            result = self.img(*args)
+            self.assertEqual((result.status, result.out), (1, ''))
+            self.assertIn("not 'nosuch'", result.err)
+
+    def test_trace(self):
+        names = self.img('--trace', 'help').out.split()
+        self.assertTrue(names)
+        self.assertEqual(self.img('-T', 'nosuch_event', 'info', 'a.raw').status, 0)
+        self.assertEqual(self.img('--trace', names[0], 'info', 'a.raw').status, 0)
+
+
+if __name__ == '__main__':
+    harness.main()
