@@ -6,6 +6,7 @@
  */
 #include "block/block-int.h"
 #include "util/fatal.h"
+#include "util/trace.h"
 
 void bdrv_parent_quiesce(BdrvChild *child)
 {
@@ -65,6 +66,7 @@ bool bdrv_busy(BlockDriverState *bs)
 void bdrv_drained_begin(BlockDriverState *bs)
 {
     GLOBAL_STATE_CODE();
+    trace_bdrv_drained_begin(bdrv_get_node_name(bs));
     bdrv_quiesce(bs);
     AIO_WAIT_WHILE(bdrv_busy(bs));
 }
@@ -72,6 +74,7 @@ void bdrv_drained_begin(BlockDriverState *bs)
 void bdrv_drained_end(BlockDriverState *bs)
 {
     GLOBAL_STATE_CODE();
+    trace_bdrv_drained_end(bdrv_get_node_name(bs));
     bdrv_unquiesce(bs);
 }
 

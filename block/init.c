@@ -5,6 +5,7 @@
 #include "block/block-int.h"
 #include "blockgraph/blockgraph.h"
 #include "util/aio-int.h"
+#include "util/bql-int.h"
 #include "util/fatal.h"
 
 static AioContext *own_context; /* created here, so freed here */
@@ -34,7 +35,7 @@ bool blockgraph_init(GError **errp)
     static bool registered;
 
     if (initialized) {
-        bql_lock();
+        bql_keep();
         return true;
     }
     start_tracing();
@@ -45,9 +46,9 @@ bool blockgraph_init(GError **errp)
         }
     }
     aio_set_main_context(aio_context_current());
-    bql_lock();
+    bql_keep();
     if (!registered && !register_builtin_drivers(errp)) {
-        bql_unlock();
+        bql_give_up();
         return false;
     }
     registered = true;
@@ -67,7 +68,7 @@ void blockgraph_cleanup(void)
     }
     blk_assert_none_left();
     initialized = false;
-    bql_unlock();
+    bql_give_up();
     aio_set_main_context(NULL);
     g_clear_pointer(&own_context, aio_context_unref);
 }

@@ -6,6 +6,7 @@
  */
 #include "block/io-int.h"
 #include "block/open-int.h"
+#include "util/trace.h"
 
 /* Clusters per bucket of the cache, and what a bucket spans at least and at most. */
 #define CACHE_UNITS 16
@@ -65,6 +66,8 @@ int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t o
         }
         *mapping = (BdrvMapping){0};
         ret = bs->drv->bdrv_co_map(bs, &req, mapping);
+        trace_bdrv_co_map(bdrv_get_node_name(bs), op, offset, bytes, ret, mapping->target,
+                          mapping->offset, mapping->bytes, mapping->child_offset);
         if (ret < 0) {
             return ret;
         }
@@ -90,5 +93,6 @@ void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes)
 int coroutine_fn bdrv_co_enter_node(BlockDriverState *bs, BdrvIoRequest *req)
 {
     bdrv_graph_assert_readable();
+    trace_bdrv_co_request(bdrv_get_node_name(bs), req->type, req->offset, req->bytes, req->flags);
     return bs->drv->bdrv_co_before_io ? bs->drv->bdrv_co_before_io(bs, req) : 0;
 }

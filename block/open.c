@@ -10,6 +10,7 @@
 
 #include "block/block-int.h"
 #include "block/open-int.h"
+#include "util/trace.h"
 
 static bool allow_all(void *opaque, const char *image, BlockReferenceKind kind, const char *name,
                       GError **errp)
@@ -290,6 +291,7 @@ BlockDriverState *bdrv_open_inherit(const char *filename, JsonObject *options, i
     BlockDriverState *bs = NULL;
 
     GLOBAL_STATE_CODE();
+    trace_bdrv_open(filename ? filename : "", flags);
     if (!check_depth(parent, filename, errp)) {
         return NULL;
     }

@@ -169,7 +169,7 @@ bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *na
             return load_tmp(bs, &list[i], errp);
         }
     }
-    block_error_set(errp, ENOENT, "Failed to load snapshot: Can't find snapshot");
+    block_error_set(errp, ENOENT, "Can't find snapshot");
     return false;
 }
 

@@ -89,35 +89,36 @@ static int bochs_probe(const uint8_t *buf, size_t size, const char *filename)
 
 /* ---- Opening --------------------------------------------------------------------------- */
 
-static bool refuse(BlockDriverState *bs, const char *field, uint64_t value, const char *why,
+static bool refuse(BdrvChild *file, const char *field, uint64_t value, const char *why,
                    GError **errp)
 {
     block_error_set(errp, EINVAL, "Could not open '%s': %s %" PRIu64 " in the Bochs header %s",
-                    bdrv_get_filename(bs), field, value, why);
+                    bdrv_get_filename(bdrv_child_bs(file)), field, value, why);
     return false;
 }
 
-static bool check_extents(BlockDriverState *bs, const uint8_t *header, GError **errp)
+static bool check_extents(BlockDriverState *bs, BdrvChild *file, const uint8_t *header,
+                          GError **errp)
 {
     BochsState *s = bdrv_state(bs);
     uint32_t extent = get_le32(header + AT_EXTENT);
     uint32_t bitmap = get_le32(header + AT_BITMAP);
 
     if (extent < BDRV_SECTOR_SIZE) {
-        return refuse(bs, "extent size", extent, "is smaller than a sector", errp);
+        return refuse(file, "extent size", extent, "is smaller than a sector", errp);
     }
     if (extent > MAX_EXTENT || (extent & (extent - 1)) != 0) {
-        return refuse(bs, "extent size", extent, "is no power of two up to 8 MiB", errp);
+        return refuse(file, "extent size", extent, "is no power of two up to 8 MiB", errp);
     }
     if (bitmap > MAX_BITMAP || bitmap * 8 < extent / BDRV_SECTOR_SIZE) {
-        return refuse(bs, "bitmap size", bitmap, "does not fit the extent size", errp);
+        return refuse(file, "bitmap size", bitmap, "does not fit the extent size", errp);
     }
     s->extent_bytes = extent;
     s->bitmap_bytes = (bitmap + BDRV_SECTOR_SIZE - 1) / BDRV_SECTOR_SIZE * BDRV_SECTOR_SIZE;
     return true;
 }
 
-static bool check_catalog(BlockDriverState *bs, const uint8_t *header, int64_t file_length,
+static bool check_catalog(BlockDriverState *bs, BdrvChild *file, const uint8_t *header,
                           GError **errp)
 {
     BochsState *s = bdrv_state(bs);
@@ -127,21 +128,21 @@ static bool check_catalog(BlockDriverState *bs, const uint8_t *header, int64_t f
     uint64_t disk = get_le64(header + (is_v1 ? AT_DISK_V1 : AT_DISK_V2));
 
     if (header_size < FIELDS_END) {
-        return refuse(bs, "header size", header_size, "is smaller than the header", errp);
+        return refuse(file, "header size", header_size, "is smaller than the header", errp);
     }
     if (entries > MAX_CATALOG) {
-        return refuse(bs, "catalog size", entries, "is too large", errp);
+        return refuse(file, "catalog size", entries, "is too large", errp);
     }
     s->extents_start = (int64_t)header_size + (int64_t)entries * 4;
-    if (s->extents_start > file_length) {
-        return refuse(bs, "catalog size", entries, "leads beyond the end of the file", errp);
+    if (s->extents_start > bdrv_getlength(bdrv_child_bs(file))) {
+        return refuse(file, "catalog size", entries, "leads beyond the end of the file", errp);
     }
     if (disk > BDRV_MAX_LENGTH) {
-        return refuse(bs, "disk size", disk, "is too large", errp);
+        return refuse(file, "disk size", disk, "is too large", errp);
     }
     disk -= disk % BDRV_SECTOR_SIZE;
     if ((disk + s->extent_bytes - 1) / s->extent_bytes > entries) {
-        return refuse(bs, "catalog size", entries, "is too small for the disk size", errp);
+        return refuse(file, "catalog size", entries, "is too small for the disk size", errp);
     }
     s->catalog_entries = entries;
     bdrv_set_length(bs, disk);
@@ -159,7 +160,7 @@ static bool read_catalog(BlockDriverState *bs, BdrvChild *file, int64_t offset, 
     ret = s->catalog ? bdrv_pread(file, offset, bytes, s->catalog, 0) : -ENOMEM;
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not read the catalog of '%s'",
-                              bdrv_get_filename(bs));
+                              bdrv_get_filename(bdrv_child_bs(file)));
         g_clear_pointer(&s->catalog, g_free);
         return false;
     }
@@ -185,15 +186,14 @@ static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
     ret = bdrv_pread(file, 0, sizeof(header), header, 0);
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not read the header of '%s'",
-                              bdrv_get_filename(bs));
+                              bdrv_get_filename(bdrv_child_bs(file)));
         return false;
     }
     if (bochs_probe(header, sizeof(header), NULL) == 0) {
         block_error_set(errp, EINVAL, "Image not in Bochs format");
         return false;
     }
-    return check_extents(bs, header, errp) &&
-           check_catalog(bs, header, bdrv_getlength(bdrv_child_bs(file)), errp) &&
+    return check_extents(bs, file, header, errp) && check_catalog(bs, file, header, errp) &&
            read_catalog(bs, file, get_le32(header + AT_HEADER_SIZE), errp);
 }
 

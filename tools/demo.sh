@@ -35,13 +35,13 @@ make_qcow2() {
     if command -v qemu-img > /dev/null; then
         run qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
         sum=$(fingerprint disk.raw)
-        origin="the disk as $(qemu-img --version | awk 'NR == 1 { print $1, $3 }') made it a qcow2"
+        origin="the same disk, made a qcow2 by $(qemu-img --version | awk 'NR == 1 { print $1, $3 }'),"
     else
         # No qemu-img here: a test fixture, whose content is known by its hash.
         run cp "$top/tests/fixtures/deflate.qcow2" disk.qcow2
         sum=$(awk '/^## / { name = $2 } name == "deflate.qcow2" && $2 == "content:" {
             gsub("`", "", $3); print $3 }' "$top/tests/fixtures/README.md")
-        origin="the fixture deflate.qcow2 (there is no qemu-img here)"
+        origin='a qcow2 from the test fixtures (there is no qemu-img here)'
     fi
 }
 
@@ -74,5 +74,5 @@ run sha256sum out.raw
 [[ $(fingerprint out.raw) == "$sum" ]] ||
     { printf 'Expected was %s: the bytes differ.\n' "$sum"; exit 1; }
 
-printf '\nProved: the ext4 disk was copied and is clean, and %s was read back byte for byte.\n' \
+printf '\nProved: the ext4 disk was copied and is clean; %s was read back byte for byte.\n' \
     "$origin"

@@ -11,6 +11,7 @@
 #include "blockgraph/coroutine.h"
 #include "util/aio-int.h"
 #include "util/fatal.h"
+#include "util/trace.h"
 
 int64_t aio_now_monotonic(AioContext *ctx)
 {
@@ -215,6 +216,7 @@ static void request_run(AioContext *ctx, AioItem *item)
     AioRequest *req = (AioRequest *)((char *)item - G_STRUCT_OFFSET(AioRequest, item));
 
     ctx->in_flight--;
+    trace_aio_complete(req, req->ret);
     req->complete(req);
 }
 
@@ -232,5 +234,6 @@ void aio_submit(AioContext *ctx, AioRequest *req)
     req->item.kind = &request_kind;
     req->engine_data = 0;
     ctx->in_flight++;
+    trace_aio_submit(req, req->op, req->fd, req->offset);
     ctx->ops->submit(ctx, req);
 }

@@ -13,7 +13,7 @@
 BqlCapability *const bql;
 
 static GMutex own_mutex;
-static BqlHooks hooks; /* hooks.lock is NULL: own_mutex is the lock */
+static BqlHooks hooks;         /* hooks.lock is NULL: own_mutex is the lock */
 static unsigned unlock_blocks; /* protected by the lock */
 static __thread bool own_mutex_held;
 
@@ -87,6 +87,8 @@ static void unlock_body(void)
 
 __typeof__(bql_lock) bql_lock __attribute__((alias("lock_body")));
 __typeof__(bql_unlock) bql_unlock __attribute__((alias("unlock_body")));
+__typeof__(bql_keep) bql_keep __attribute__((alias("lock_body")));
+__typeof__(bql_give_up) bql_give_up __attribute__((alias("unlock_body")));
 
 void bql_block_unlock(bool increase)
 {

@@ -10,7 +10,7 @@
 
 void co_queue_init(CoQueue *queue)
 {
-    queue->waiters = (CoWaiterList) { NULL, NULL };
+    queue->waiters = (CoWaiterList){ NULL, NULL };
 }
 
 static Coroutine *self_or_die(const char *function)

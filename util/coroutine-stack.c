@@ -139,7 +139,7 @@ static bool process_pool_give(Magazine *m)
     }
     pthread_mutex_unlock(&process_pool_mutex);
     if (room) {
-        *m = (Magazine) { 0 };
+        *m = (Magazine){ 0 };
     }
     return room;
 }
@@ -194,7 +194,7 @@ G_GNUC_NO_INLINE Coroutine *coroutine_pool_get(void)
     if (!pool->active.first) {
         if (pool->spare.first) {
             pool->active = pool->spare;
-            pool->spare = (Magazine) { 0 };
+            pool->spare = (Magazine){ 0 };
         } else {
             process_pool_take(&pool->active);
         }
@@ -216,7 +216,7 @@ G_GNUC_NO_INLINE void coroutine_pool_put(Coroutine *co)
             return;
         }
         pool->spare = pool->active;
-        pool->active = (Magazine) { 0 };
+        pool->active = (Magazine){ 0 };
     }
     magazine_push(&pool->active, co);
 }

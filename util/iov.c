@@ -12,12 +12,12 @@
 
 void io_vector_init(IOVector *v, int hint)
 {
-    *v = (IOVector) { .iov = hint > 0 ? g_new(struct iovec, hint) : NULL, .nalloc = MAX(hint, 0) };
+    *v = (IOVector){ .iov = hint > 0 ? g_new(struct iovec, hint) : NULL, .nalloc = MAX(hint, 0) };
 }
 
 void io_vector_init_external(IOVector *v, struct iovec *iov, int niov)
 {
-    *v = (IOVector) { .iov = iov, .niov = niov, .nalloc = -1 };
+    *v = (IOVector){ .iov = iov, .niov = niov, .nalloc = -1 };
     for (int i = 0; i < niov; i++) {
         if (__builtin_add_overflow(v->size, iov[i].iov_len, &v->size)) {
             fatal("%s(): the pieces are larger than the address space", __func__);
@@ -27,8 +27,8 @@ void io_vector_init_external(IOVector *v, struct iovec *iov, int niov)
 
 void io_vector_init_buf(IOVector *v, void *buf, size_t size)
 {
-    *v = (IOVector) { .niov = 1, .size = size, .nalloc = -1 };
-    v->local = (struct iovec) { .iov_base = buf, .iov_len = size };
+    *v = (IOVector){ .niov = 1, .size = size, .nalloc = -1 };
+    v->local = (struct iovec){ .iov_base = buf, .iov_len = size };
     v->iov = &v->local;
 }
 
@@ -37,7 +37,7 @@ void io_vector_destroy(IOVector *v)
     if (v->nalloc >= 0) {
         g_free(v->iov);
     }
-    *v = (IOVector) { 0 };
+    *v = (IOVector){ 0 };
 }
 
 static void assert_own(const IOVector *v, const char *function)
@@ -64,7 +64,7 @@ void io_vector_add(IOVector *v, void *base, size_t size)
         v->nalloc = MAX(4, 2 * v->nalloc);
         v->iov = g_renew(struct iovec, v->iov, v->nalloc);
     }
-    v->iov[v->niov++] = (struct iovec) { .iov_base = base, .iov_len = size };
+    v->iov[v->niov++] = (struct iovec){ .iov_base = base, .iov_len = size };
 }
 
 /* A walk over the pieces of a part of a vector. */

@@ -44,9 +44,9 @@ static bool avx2_usable(void)
 __attribute__((target("avx2"))) static bool avx2_block_is_zero(const char *p)
 {
     const __m256i_u *v = (const __m256i_u *)p;
-    __m256i all = _mm256_or_si256(
-        _mm256_or_si256(_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)),
-        _mm256_or_si256(_mm256_loadu_si256(v + 2), _mm256_loadu_si256(v + 3)));
+    __m256i all =
+        _mm256_or_si256(_mm256_or_si256(_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)),
+                        _mm256_or_si256(_mm256_loadu_si256(v + 2), _mm256_loadu_si256(v + 3)));
 
     return _mm256_testz_si256(all, all);
 }

@@ -149,25 +149,27 @@ static void coroutine_fn hold(BlkdebugState *s, char *tag)
     g_free(tag);
 }
 
-/* Take the tag of a breakpoint at @event off the list; NULL if there is none. */
-static char *take_breakpoint(BlkdebugState *s, BdrvDebugEvent event)
+/* Take the tags of all breakpoints at @event off the list. */
+static GSList *take_breakpoints(BlkdebugState *s, BdrvDebugEvent event)
 {
-    for (Rule **p = &s->rules; *p; p = &(*p)->next) {
-        if ((*p)->kind == RULE_SUSPEND && (*p)->event == event) {
-            char *tag = g_steal_pointer(&(*p)->tag);
+    GSList *tags = NULL;
 
+    for (Rule **p = &s->rules; *p;) {
+        if ((*p)->kind == RULE_SUSPEND && (*p)->event == event) {
+            tags = g_slist_append(tags, g_steal_pointer(&(*p)->tag));
             remove_rule(p);
-            return tag;
+        } else {
+            p = &(*p)->next;
         }
     }
-    return NULL;
+    return tags;
 }
 
 void coroutine_fn blkdebug_event(BlkdebugState *s, BdrvDebugEvent event)
 {
     int64_t new_state;
     bool first = true;
-    char *tag;
+    GSList *tags;
 
     g_mutex_lock(&s->mutex);
     new_state = s->state;
@@ -186,10 +188,12 @@ void coroutine_fn blkdebug_event(BlkdebugState *s, BdrvDebugEvent event)
         }
     }
     s->state = new_state;
-    while ((tag = take_breakpoint(s, event)) != NULL) {
-        hold(s, tag);
+    tags = take_breakpoints(s, event);
+    for (GSList *l = tags; l; l = l->next) {
+        hold(s, l->data);
     }
     g_mutex_unlock(&s->mutex);
+    g_slist_free(tags);
 }
 
 /* ---- Requests ------------------------------------------------------------------------------- */

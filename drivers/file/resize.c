@@ -155,8 +155,8 @@ int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exa
 
 const BlockOption file_create_options[] = {
     {"size", "size", "Virtual disk size"},
-    {"preallocation", "str", "Preallocation mode (allowed values: off, falloc, full)"},
     {"nocow", "bool", "Turn off copy-on-write (valid only on btrfs)"},
+    {"preallocation", "str", "Preallocation mode (allowed values: off, falloc, full)"},
     {"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable"},
     {NULL, NULL, NULL},
 };

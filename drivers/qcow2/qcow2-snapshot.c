@@ -42,23 +42,9 @@ int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot
     return (length + 7) & ~7LL;
 }
 
-static bool refuse_entry(const Qcow2State *s, uint32_t index, int64_t parsed,
-                         const Qcow2Snapshot *sn, GError **errp)
-{
-    if (parsed < 0) {
-        block_error_set(errp, EFBIG,
-                        "'%s': snapshot table entry %u: %u bytes of extra data are more than %d",
-                        s->name, index, sn->extra_data_size, QCOW2_MAX_SNAPSHOT_EXTRA);
-    } else {
-        block_error_set(errp, EINVAL,
-                        "'%s': snapshot table entry %u is incomplete: %u bytes of extra data",
-                        s->name, index, sn->extra_data_size);
-    }
-    return false;
-}
-
-static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window, bool tolerant,
-                                          Qcow2SnapshotTable *table, GError **errp)
+static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window, bool for_check,
+                                                       uint64_t file_length,
+                                                       Qcow2SnapshotTable *table, GError **errp)
 {
     uint64_t offset = s->header.snapshots_offset + table->bytes;
     Qcow2Snapshot *sn = &table->entries[table->count];
@@ -75,15 +61,25 @@ static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Windo
     }
     length = qcow2_snapshot_parse(data, s->header.version, sn);
     if (length < 0) {
-        return refuse_entry(s, table->count, length, sn, errp);
+        block_error_set(errp, -length,
+                        "'%s': snapshot table entry %u: %u bytes of extra data are more than %d",
+                        s->name, table->count, sn->extra_data_size, QCOW2_MAX_SNAPSHOT_EXTRA);
+        return false;
     }
     table->bytes += length;
     table->count++;
-    return !sn->incomplete || tolerant || refuse_entry(s, table->count - 1, 0, sn, errp);
+    if (!for_check && offset + length > file_length) {
+        block_error_set(errp, EINVAL,
+                        "'%s': snapshot table entry %u of %" G_GINT64_FORMAT
+                        " bytes at offset %" G_GUINT64_FORMAT " exceeds the end of the file",
+                        s->name, table->count - 1, length, offset);
+        return false;
+    }
+    return true;
 }
 
-static bool coroutine_mixed_fn GRAPH_RDLOCK load_entries(Qcow2State *s, bool tolerant, Qcow2SnapshotTable *table,
-                                            GError **errp)
+static bool coroutine_mixed_fn GRAPH_RDLOCK load_entries(Qcow2State *s, bool for_check,
+                                                         Qcow2SnapshotTable *table, GError **errp)
 {
     Qcow2Window window = { .file = s->file };
     uint64_t file_length = qcow2_file_length(s);
@@ -99,14 +95,14 @@ static bool coroutine_mixed_fn GRAPH_RDLOCK load_entries(Qcow2State *s, bool tol
                             s->name, s->header.nb_snapshots, QCOW2_MAX_SNAPSHOT_TABLE);
             ok = false;
         } else {
-            ok = load_entry(s, &window, tolerant, table, errp);
+            ok = load_entry(s, &window, for_check, file_length, table, errp);
         }
     }
     qcow2_window_clear(&window);
     return ok;
 }
 
-bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool tolerant,
+bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool for_check,
                                              Qcow2SnapshotTable *table, GError **errp)
 {
     uint64_t file_length = qcow2_file_length(s);
@@ -119,7 +115,7 @@ bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool tolerant,
     }
     /* No more memory than for the entries that the file has room for. */
     table->entries = g_new0(Qcow2Snapshot, MIN(s->header.nb_snapshots, room + 2));
-    return load_entries(s, tolerant, table, errp);
+    return load_entries(s, for_check, table, errp);
 }
 
 void qcow2_snapshots_clear(Qcow2SnapshotTable *table)

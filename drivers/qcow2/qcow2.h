@@ -382,10 +382,10 @@ void qcow2_window_clear(Qcow2Window *w);
 
 /*
  * Read the snapshot table into @table, to be cleared in any case. False with
- * @errp. With @tolerant, entries that lack what version 3 requires are
- * accepted and marked. Inside or outside of a coroutine.
+ * @errp. With @for_check, entries beyond the end of the file are accepted, too.
+ * Inside or outside of a coroutine.
  */
-bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool tolerant,
+bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool for_check,
                                              Qcow2SnapshotTable *table, GError **errp) GRAPH_RDLOCK;
 void qcow2_snapshots_clear(Qcow2SnapshotTable *table);
 /* Bytes of the longest entry. */

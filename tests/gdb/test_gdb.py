@@ -34,20 +34,23 @@ class Gdb(unittest.TestCase):
         self.assertEqual(len(top), 1, everything)
         self.assertRegex(lines[top[0]], '1048576 bytes')
         self.assertRegex(lines[top[0] + 1], '^    file -> bottom: takes .*consistent read')
-        self.assertRegex(output, r'(?m)^node bottom \(null-co\)')
+        self.assertRegex(output, r'(?m)^node bottom \(stuck\)')
 
-        at = lines.index('node top: 1 in flight')
-        self.assertEqual(lines[at + 1], '    65536 +4096 shared')
-        self.assertIn('node bottom: 1 in flight', lines)
+        self.assertRegex(output, r'(?m)^backend 0x[0-9a-f]+: 2 in flight$')
+        self.assertRegex(output, r'(?m)^    \w*read\w*\(\) 65536 \+4096, coroutine 0x')
+        self.assertRegex(output, r'(?m)^    \w*write\w*\(\) 131072 \+4096, coroutine 0x')
+        at = [i for i, line in enumerate(lines) if line.startswith('node bottom: ')]
+        self.assertEqual(lines[at[0] + 1], '    claim 131072 +4096 shared', everything)
 
         self.assertEqual(output.count('yielded, created for wait_outside()'), 2, everything)
         self.assertRegex(output, r'(?s)created for wait_outside\(\)\n'
                                  r'(    #\d+ [^\n]*\n)*'
                                  r'    #\d+ wait_inside \(\) at [^\n]*gdb-target\.c:\d+\n'
                                  r'    #\d+ wait_outside \(\) at [^\n]*gdb-target\.c:\d+\n')
-        # The read: from its coroutine's entry down to the driver's sleep.
-        self.assertRegex(output, r'    #\d+ co_sleep_ns \(\)')
-        self.assertRegex(lines[-1], r'^\d+ coroutines$')
+        # A request's stack goes down to the driver.
+        for function in 'stuck_preadv', 'stuck_pwritev':
+            self.assertRegex(output, rf'    #\d+ {function} \(\) at .*gdb-target\.c')
+        self.assertRegex(output, r'(?m)^\d+ coroutines$')
 
     def test_the_live_program_and_its_core_file_show_the_same(self):
         folder = tempfile.mkdtemp(prefix='blockgraph-gdb-')
@@ -55,9 +58,9 @@ class Gdb(unittest.TestCase):
         core = os.path.join(folder, 'core')
         live = gdb(PROGRAM, commands=['break everything_is_waiting', 'run',
                                       f'generate-core-file {core}', *COMMANDS, 'kill'])
-        self.check(live[0].split('\n[Inferior 1')[0], live[1])
+        self.check(*live)
         dead = gdb(PROGRAM, core, commands=COMMANDS)
-        self.check(dead[0].rstrip(), dead[1])
+        self.check(*dead)
 
 
 if __name__ == '__main__':

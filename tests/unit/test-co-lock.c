@@ -41,7 +41,7 @@ static void start(AioContext *ctx, CoroutineEntry *entry, void *opaque)
 {
     Job *job = g_new(Job, 1);
 
-    *job = (Job) { entry, opaque };
+    *job = (Job){ entry, opaque };
     __atomic_add_fetch(&running, 1, __ATOMIC_RELAXED);
     aio_co_schedule(ctx, coroutine_create(run_job, job));
 }
@@ -458,9 +458,9 @@ static void rwlock_upgrade_of_the_only_reader_does_not_wait(void **state)
 #define RW_ROUNDS 500
 
 typedef struct Pair {
-    unsigned a, b; /* equal whenever the lock is free */
-    unsigned seats; /* atomic */
-    unsigned writes; /* atomic */
+    unsigned a, b;    /* equal whenever the lock is free */
+    unsigned seats;   /* atomic */
+    unsigned writes;  /* atomic */
     unsigned readers; /* atomic: inside now */
 } Pair;
 

@@ -342,7 +342,9 @@ static void records_come_back_from_the_thread_that_ended_them(void **state)
 
 static void the_pool_is_bounded(void **state)
 {
-    enum { N = 3000 };
+    enum {
+        N = 3000
+    };
     g_autofree Coroutine **co = g_new(Coroutine *, N);
 
     for (unsigned i = 0; i < N; i++) {
@@ -457,7 +459,9 @@ static void coroutine_fn wake_next(void *opaque)
 
 static void a_chain_of_wakeups_does_not_nest(void **state)
 {
-    enum { N = 5000 };
+    enum {
+        N = 5000
+    };
     g_autofree Chain *chain = g_new0(Chain, N + 1);
     unsigned left = N;
     Coroutine *co;

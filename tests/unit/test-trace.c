@@ -82,8 +82,8 @@ static void an_event_is_off_until_switched_on_and_after_off(void **state)
 static void a_line_has_pid_time_name_and_arguments(void **state)
 {
     g_autofree char *text = NULL;
-    g_autofree char *expected = g_strdup_printf(
-        "^%d@[0-9]+\\.[0-9]{6}:coroutine_enter from=0x1 co=0x2\n$", (int)getpid());
+    g_autofree char *expected =
+        g_strdup_printf("^%d@[0-9]+\\.[0-9]{6}:coroutine_enter from=0x1 co=0x2\n$", (int)getpid());
     int64_t before = g_get_real_time() / G_USEC_PER_SEC;
     int64_t time;
 

@@ -113,7 +113,9 @@ static size_t model_run(const unsigned char *buf, size_t size, size_t step, bool
 
 static void runs_are_those_of_the_model(void **state)
 {
-    enum { SIZE = 2000 };
+    enum {
+        SIZE = 2000
+    };
     g_autofree unsigned char *buf = g_malloc(SIZE);
     g_autoptr(GRand) rand = g_rand_new_with_seed(1);
 

@@ -117,6 +117,10 @@ def print_stack(co):
         print(f'    #{number} {frame.name() or hex(frame.pc())} (){place}')
 
 
+def coroutines():
+    return linked(gdb.parse_and_eval('coroutine_all'), 'all_next')
+
+
 def state_name(co):
     return str(co['state']).replace('COROUTINE_', '').lower()
 
@@ -142,7 +146,7 @@ class Coroutines(gdb.Command):
 
     def show(self):
         count = 0
-        for co in linked(gdb.parse_and_eval('coroutine_all'), 'all_next'):
+        for co in coroutines():
             state = state_name(co)
             if state in ('free', 'thread'):
                 continue
@@ -155,11 +159,26 @@ class Coroutines(gdb.Command):
         return count
 
 
+def records(head, source, member):
+    """The list that begins at the static variable @head of a source file."""
+    for symbol in gdb.lookup_static_symbols(head):
+        if symbol.symtab.filename.endswith(source):
+            return linked(symbol.value(), member)
+    raise gdb.GdbError(f'this program has no debugging information of {source}')
+
+
 def nodes():
-    for symbol in gdb.lookup_static_symbols('first_node'):
-        if symbol.symtab.filename.endswith('block/node.c'):
-            return linked(symbol.value(), 'next_node')
-    raise gdb.GdbError('this program has no debugging information of block/node.c')
+    return records('first_node', 'block/node.c', 'next_node')
+
+
+def backends():
+    return records('first_blk', 'block/backend.c', 'next')
+
+
+def in_flight(counter):
+    shards = counter['shard']
+    shards = [shards[i] for i in range(shards.type.range()[1] + 1)]
+    return sum(int(s['begun']) - int(s['ended']) for s in shards)
 
 
 def permissions(mask):
@@ -185,22 +204,37 @@ class Graph(gdb.Command):
 
 
 class Requests(gdb.Command):
-    """What is in flight at each node, with the ranges that are claimed."""
+    """What is in flight at each backend and node, with the ranges that are claimed."""
 
     def __init__(self):
         super().__init__('blockgraph requests', gdb.COMMAND_DATA)
 
     def invoke(self, argument, from_tty):
+        with gdb.with_parameter('backtrace past-main', True):
+            requests = [request for co in coroutines() for request in self.requests_of(co)]
+        for blk in backends():
+            name = f'"{text(blk["name"])}"' if int(blk['name']) != 0 else f'{int(blk):#x}'
+            print(f'backend {name}: {in_flight(blk["in_flight"])} in flight')
+            for owner, line in requests:
+                if owner == int(blk):
+                    print(f'    {line}')
         for bs in nodes():
-            shards = bs['in_flight']['shard']
-            shards = [shards[i] for i in range(shards.type.range()[1] + 1)]
-            count = sum(int(s['begun']) - int(s['ended']) for s in shards)
-            print(f'node {text(bs["node_name"])}: {count} in flight')
+            print(f'node {text(bs["node_name"])}: {in_flight(bs["in_flight"])} in flight')
             for kind in 'exclusive', 'shared':
                 for claim in linked(bs['claims'][kind], 'next'):
                     waits = (f', coroutine {int(claim["co"]):#x} waits for it'
                              if int(claim['blockers']) > 0 else '')
-                    print(f'    {int(claim["offset"])} +{int(claim["bytes"])} {kind}{waits}')
+                    print(f'    claim {int(claim["offset"])} +{int(claim["bytes"])} {kind}{waits}')
+
+    def requests_of(self, co):
+        """Backend and description of the request that a waiting coroutine carries out."""
+        saved = saved_registers(co) if state_name(co) == 'yielded' else None
+        for frame in unwinder.frames(*saved) if saved else ():
+            if frame.name() == 'blk_co_request':
+                req = frame.read_var('req')
+                if not req.is_optimized_out:
+                    yield int(req['blk']), (f'{symbol_name(req["run"])}() {int(req["offset"])}'
+                                            f' +{int(req["bytes"])}, coroutine {int(co):#x}')
 
 
 for command in Blockgraph, Coroutines, Graph, Requests:

@@ -42,6 +42,7 @@ static const ImgOption compare_options[] = {
 
 typedef struct CompareSide {
     BlockBackend *blk;
+    BlockDriverState *bs; /* borrowed */
     const char *name;
     int64_t length;
     /* The run that was asked about last: to where it reaches, and its status. */
@@ -57,6 +58,8 @@ typedef struct Compare {
     CoMutex lock; /* protects what follows and the sides' runs */
     int64_t next; /* the first byte that nobody has taken */
     int64_t end;
+    /* Pieces that are taken, and those done behind one that is not. In order. */
+    GQueue pieces;
     /* What was found at the lowest offset; no message: nothing. */
     int64_t found_offset;
     int found_code;
@@ -68,6 +71,7 @@ typedef struct ComparePiece {
     int64_t offset;
     int64_t bytes;
     bool read[2]; /* both: compare them; one: it must be zero; none: both are zero */
+    bool done;    /* and found equal */
 } ComparePiece;
 
 /* Keep what was found if it is the first in the images. Nobody goes beyond. */
@@ -123,16 +127,18 @@ static bool statuses_agree(Compare *cmp)
     return false;
 }
 
-/* Take the next piece; false if there is none. Under the lock. */
-static bool coroutine_fn take_piece(Compare *cmp, ComparePiece *piece)
+/* Take the next piece, or NULL if there is none. Under the lock. */
+static ComparePiece *coroutine_fn take_piece(Compare *cmp)
 {
+    ComparePiece *piece;
     int64_t end = cmp->end;
 
     if (cmp->next >= end || !ask_status(cmp, &cmp->side[0]) || !ask_status(cmp, &cmp->side[1])
         || !statuses_agree(cmp)) {
-        return false;
+        return NULL;
     }
-    *piece = (ComparePiece){.offset = cmp->next};
+    piece = g_new0(ComparePiece, 1);
+    piece->offset = cmp->next;
     for (int i = 0; i < 2; i++) {
         CompareSide *side = &cmp->side[i];
 
@@ -148,7 +154,18 @@ static bool coroutine_fn take_piece(Compare *cmp, ComparePiece *piece)
         piece->bytes = MIN(piece->bytes, COMPARE_BUFFER);
     }
     cmp->next += piece->bytes;
-    return true;
+    g_queue_push_tail(&cmp->pieces, piece);
+    return piece;
+}
+
+/* @piece is equal: report what is now done without a gap. */
+static void piece_is_equal(Compare *cmp, ComparePiece *piece)
+{
+    piece->done = true;
+    while ((piece = g_queue_peek_head(&cmp->pieces)) != NULL && piece->done) {
+        progress_add((double)piece->bytes * 100 / (double)cmp->progress_base);
+        g_free(g_queue_pop_head(&cmp->pieces));
+    }
 }
 
 /* The first block in which the buffers differ, in bytes; @bytes if none does. */
@@ -174,7 +191,7 @@ static size_t first_nonzero(const uint8_t *buf, size_t bytes)
     return zero ? run : 0;
 }
 
-static void coroutine_fn compare_piece(Compare *cmp, const ComparePiece *piece, uint8_t *buf[2])
+static void coroutine_fn compare_piece(Compare *cmp, ComparePiece *piece, uint8_t *buf[2])
 {
     size_t same;
 
@@ -203,8 +220,8 @@ static void coroutine_fn compare_piece(Compare *cmp, const ComparePiece *piece, 
 
         found(cmp, offset, COMPARE_DIFFERENT,
               "Content mismatch at offset %" G_GINT64_FORMAT "!", offset);
-    } else if (cmp->progress_base > 0) {
-        progress_add((double)piece->bytes * 100 / (double)cmp->progress_base);
+    } else {
+        piece_is_equal(cmp, piece);
     }
 }
 
@@ -212,19 +229,18 @@ static void coroutine_fn compare_worker(void *opaque)
 {
     Compare *cmp = opaque;
     uint8_t *buf[2];
-    ComparePiece piece;
-    bool go_on;
+    ComparePiece *piece;
 
-    buf[0] = bdrv_blockalign(blk_bs(cmp->side[0].blk), COMPARE_BUFFER);
-    buf[1] = bdrv_blockalign(blk_bs(cmp->side[1].blk), COMPARE_BUFFER);
+    buf[0] = bdrv_blockalign(cmp->side[0].bs, COMPARE_BUFFER);
+    buf[1] = bdrv_blockalign(cmp->side[1].bs, COMPARE_BUFFER);
     do {
         co_mutex_lock(&cmp->lock);
-        go_on = take_piece(cmp, &piece);
+        piece = take_piece(cmp);
         co_mutex_unlock(&cmp->lock);
-        if (go_on) {
-            compare_piece(cmp, &piece, buf);
+        if (piece != NULL) {
+            compare_piece(cmp, piece, buf);
         }
-    } while (go_on);
+    } while (piece != NULL);
     free(buf[0]);
     free(buf[1]);
 }
@@ -281,6 +297,7 @@ static bool open_side(Compare *cmp, int i, const char *format, int flags)
     if (side->blk == NULL) {
         return false;
     }
+    side->bs = blk_bs(side->blk);
     side->length = blk_getlength(side->blk);
     if (side->length < 0) {
         tool_error("Can't get size of %s: %s", side->name, g_strerror((int)-side->length));
@@ -302,6 +319,7 @@ static int compare_images(Compare *cmp, const char *format_b, int flags)
     }
     blk_unref(cmp->side[0].blk);
     blk_unref(cmp->side[1].blk);
+    g_queue_clear_full(&cmp->pieces, g_free);
     g_free(cmp->found_message);
     return code;
 }
@@ -335,6 +353,7 @@ static int compare_run(ImgArgs *args)
         return COMPARE_OPEN_FAILED;
     }
     co_mutex_init(&cmp.lock);
+    g_queue_init(&cmp.pieces);
     return compare_images(&cmp, format_b, flags);
 }
 

@@ -182,7 +182,7 @@ static void coroutine_fn copy_piece(ConvertEngine *eng, const ConvertPiece *piec
 static void coroutine_fn copy_worker(void *opaque)
 {
     ConvertEngine *eng = opaque;
-    uint8_t *buf = bdrv_try_blockalign(blk_bs(eng->target), (size_t)eng->buffer_size);
+    uint8_t *buf = bdrv_try_blockalign(eng->target_bs, (size_t)eng->buffer_size);
     ConvertPiece piece;
     bool go_on;
 
@@ -216,6 +216,7 @@ static void coroutine_fn zero_target(void *opaque)
 
 static void prepare(ConvertEngine *eng)
 {
+    eng->target_bs = blk_bs(eng->target);
     eng->total = 0;
     for (size_t i = 0; i < eng->n_sources; i++) {
         eng->sources[i].start = eng->total;

@@ -45,6 +45,7 @@ typedef struct ConvertEngine {
     int64_t rate;      /* bytes per second, 0: no limit */
 
     /* ---- private ---- */
+    BlockDriverState *target_bs; /* borrowed: buffers are aligned as it likes */
     int64_t total;
     int64_t buffer_size;
     int ret; /* the first error, which has been reported */

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The Bochs format: reading both header versions, what lies where, and one
+ * damaged header field after the other.
+ */
+#include "driver-testing.h"
+
+#define SECTOR 512
+#define EXTENT 16384
+#define ENTRIES 16
+#define DISK ((ENTRIES - 1) * EXTENT + 3 * SECTOR) /* the last extent is cut */
+#define CATALOG_AT 512
+#define EXTENTS_AT (CATALOG_AT + 4 * ENTRIES)
+#define SLOT (SECTOR + EXTENT) /* an extent in the file: bitmap, data */
+#define UNALLOCATED 0xffffffffU
+
+/* Offsets of header fields; all are 32 bits wide but for the disk size. */
+enum { VERSION = 64, HEADER_SIZE = 68, CATALOG = 72, BITMAP = 76, EXTENT_SIZE = 80 };
+
+/* ---- Images, built here: see docs/formats/bochs.md for the layout -------------------- */
+
+typedef struct Image {
+    uint8_t *file;
+    size_t size;
+    uint8_t model[ENTRIES * EXTENT]; /* what the disk reads as */
+    int version;
+    int used; /* extents of the file */
+} Image;
+
+static void put32(Image *image, size_t at, uint32_t value)
+{
+    value = GUINT32_TO_LE(value);
+    memcpy(image->file + at, &value, 4);
+}
+
+static void put_disk_size(Image *image, uint64_t value)
+{
+    value = GUINT64_TO_LE(value);
+    memcpy(image->file + (image->version == 1 ? 84 : 88), &value, 8);
+}
+
+static Image *image_new(int version)
+{
+    Image *image = g_new0(Image, 1);
+
+    image->version = version;
+    image->size = EXTENTS_AT;
+    image->file = g_malloc0(EXTENTS_AT + ENTRIES * SLOT);
+    strcpy((char *)image->file, "Bochs Virtual HD Image");
+    strcpy((char *)image->file + 32, "Redolog");
+    strcpy((char *)image->file + 48, "Growing");
+    put32(image, VERSION, version << 16);
+    put32(image, HEADER_SIZE, CATALOG_AT);
+    put32(image, CATALOG, ENTRIES);
+    put32(image, BITMAP, EXTENT / SECTOR / 8);
+    put32(image, EXTENT_SIZE, EXTENT);
+    put_disk_size(image, DISK);
+    for (int i = 0; i < ENTRIES; i++) {
+        put32(image, CATALOG_AT + 4 * i, UNALLOCATED);
+    }
+    return image;
+}
+
+static void image_free(Image *image)
+{
+    g_free(image->file);
+    g_free(image);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Image, image_free)
+
+/* Give guest extent @index the next place in the file. */
+static void image_allocate(Image *image, int index)
+{
+    put32(image, CATALOG_AT + 4 * index, image->used++);
+    image->size += SLOT;
+}
+
+/* Write a pattern to sector @sector of guest extent @index. */
+static void image_write(Image *image, int index, int sector)
+{
+    uint32_t slot;
+    uint8_t *place;
+
+    memcpy(&slot, image->file + CATALOG_AT + 4 * index, 4);
+    place = image->file + EXTENTS_AT + GUINT32_FROM_LE(slot) * SLOT;
+    place[sector / 8] |= 1 << sector % 8;
+    memset(image->model + index * EXTENT + sector * SECTOR, 1 + index * 32 + sector, SECTOR);
+    memcpy(place + SECTOR + sector * SECTOR, image->model + index * EXTENT + sector * SECTOR,
+           SECTOR);
+}
+
+/* Scattered sectors, a whole extent, runs, extents not in the disk's order. */
+static Image *sample(int version)
+{
+    Image *image = image_new(version);
+    static const int order[] = {3, 0, 15, 4};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(order); i++) {
+        image_allocate(image, order[i]);
+    }
+    for (int sector = 0; sector < 32; sector++) {
+        image_write(image, 3, sector);
+    }
+    image_write(image, 0, 0);
+    image_write(image, 0, 31);
+    for (int sector = 5; sector < 12; sector++) {
+        image_write(image, 4, sector);
+    }
+    image_write(image, 15, 2);
+    return image;
+}
+
+static char *image_save(Image *image, const char *name)
+{
+    return make_file(name, image->file, image->size);
+}
+
+static BlockBackend *open_bochs(const char *path)
+{
+    return open_blk(options_of("driver=bochs,file.filename=%s", path), 0);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------ */
+
+static void both_versions_read_back(void **state)
+{
+    for (int version = 1; version <= 2; version++) {
+        g_autoptr(Image) image = sample(version);
+        g_autofree char *path = image_save(image, "sample");
+        BlockBackend *blk = open_blk(options_of("file.filename=%s", path), 0);
+        g_autoptr(GRand) rand = g_rand_new_with_seed(version);
+
+        assert_string_equal(bdrv_get_format_name(blk_bs(blk)), "bochs"); /* by probing */
+        assert_int_equal(blk_getlength(blk), DISK);
+        assert_reads(blk, 0, DISK, image->model);
+        for (int i = 0; i < 200; i++) {
+            int64_t offset = g_rand_int_range(rand, 0, DISK);
+            int64_t bytes = g_rand_int_range(rand, 1, MIN(DISK - offset, 3 * EXTENT) + 1);
+
+            assert_reads(blk, offset, bytes, image->model + offset);
+        }
+        blk_unref(blk);
+    }
+}
+
+/* The hash of what the whole disk reads as. */
+static char *content_hash(BlockBackend *blk)
+{
+    int64_t size = blk_getlength(blk);
+    g_autofree uint8_t *buf = g_malloc(size);
+
+    assert_int_equal(blk_pread(blk, 0, size, buf, 0), 0);
+    return g_compute_checksum_for_data(G_CHECKSUM_SHA256, buf, size);
+}
+
+/* The hash that tests/fixtures/README.md has for the content of @name. */
+static char *expected_hash(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, "README.md", NULL), *text = NULL;
+    g_autofree char *heading = g_strdup_printf("## %s\n", name);
+    const char *section, *content;
+
+    assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    section = strstr(text, heading);
+    assert_non_null(section);
+    content = strstr(section, "content: `");
+    assert_non_null(content);
+    return g_strndup(content + strlen("content: `"), 64);
+}
+
+static void fixtures_have_their_content(void **state)
+{
+    static const char *const names[] = {
+        "bochs-bximage.img", "bochs-v1.img", "bochs-v2.img",
+    };
+    const char *dir = g_getenv("BLOCKGRAPH_FIXTURES");
+
+    dir = dir ? dir : "tests/fixtures";
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(dir, names[i], NULL);
+        BlockBackend *blk = open_bochs(path);
+        g_autofree char *hash = content_hash(blk), *expected = expected_hash(dir, names[i]);
+
+        assert_string_equal(hash, expected);
+        blk_unref(blk);
+    }
+}
+
+static void runs_of_sectors_are_one_answer(void **state)
+{
+    g_autoptr(Image) image = sample(2);
+    g_autofree char *path = image_save(image, "runs");
+    BlockBackend *blk = open_bochs(path);
+    int64_t n, map;
+
+    assert_status(blk, 0, SECTOR, BDRV_BLOCK_DATA);
+    assert_status(blk, SECTOR, 30 * SECTOR, BDRV_BLOCK_ZERO);
+    assert_status(blk, 31 * SECTOR, SECTOR, BDRV_BLOCK_DATA);
+    assert_status(blk, EXTENT, 2 * EXTENT, BDRV_BLOCK_ZERO);
+    assert_status(blk, 3 * EXTENT, EXTENT, BDRV_BLOCK_DATA);
+    assert_status(blk, 3 * EXTENT + 1000, EXTENT - 1000, BDRV_BLOCK_DATA);
+    assert_true(status_of(blk, 4 * EXTENT + 6 * SECTOR, DISK, &n, &map) & BDRV_BLOCK_DATA);
+    assert_int_equal(n, 6 * SECTOR);
+    assert_int_equal(map, EXTENTS_AT + 3 * SLOT + SECTOR + 6 * SECTOR);
+    assert_status(blk, 5 * EXTENT, 10 * EXTENT, BDRV_BLOCK_ZERO);
+    assert_status(blk, DISK - SECTOR, SECTOR, BDRV_BLOCK_DATA);
+    blk_unref(blk);
+}
+
+static void answers_reach_both_ways_to_the_ends_of_the_run(void **state)
+{
+    g_autoptr(Image) image = sample(2);
+    g_autofree char *path = image_save(image, "both");
+    g_autofree char *text = g_strdup_printf("driver=bochs,file.filename=%s", path);
+    BlockDriverState *bs = open_node_with(text, 0);
+    BdrvMapRequest req = {BDRV_MAP_READ, 0, 8 * EXTENT + 5, 1, 0};
+    BdrvMapping m = {0};
+
+    /* Without a coroutine: an extent that is not in the file needs no reading. */
+    bdrv_graph_rdlock_main_loop();
+    assert_int_equal(bdrv_find_format("bochs")->bdrv_co_map(bs, &req, &m), 0);
+    bdrv_graph_rdunlock_main_loop();
+    assert_int_equal(m.offset, 5 * EXTENT);
+    assert_int_equal(m.bytes, 10 * EXTENT);
+    assert_int_equal(m.target, BDRV_MAP_UNALLOCATED);
+    bdrv_unref(bs);
+}
+
+static void writing_is_refused_unless_reading_will_do(void **state)
+{
+    g_autoptr(Image) image = sample(2);
+    g_autofree char *path = image_save(image, "writing");
+    BlockDriverState *bs;
+    g_autofree char *text = g_strdup_printf("driver=bochs,auto-read-only=on,file.filename=%s",
+                                            path);
+
+    assert_open_fails(options_of("driver=bochs,file.filename=%s", path), BDRV_O_RDWR,
+                      "Bochs images can only be opened read-only");
+    bs = open_node_with(text, BDRV_O_RDWR);
+    assert_true(bdrv_is_read_only(bs));
+    bdrv_unref(bs);
+}
+
+/* ---- Damage ----------------------------------------------------------------------------------- */
+
+/* Opening @image must fail with @part in the text. */
+static void assert_refused(Image *image, const char *part)
+{
+    g_autofree char *path = image_save(image, "damaged");
+
+    assert_open_fails(options_of("driver=bochs,file.filename=%s", path), 0, part);
+}
+
+static void what_is_no_bochs_image_is_refused(void **state)
+{
+    static const size_t places[] = {0, 10, 21, 22, 32, 39, 48, 55, 64, 65, 66, 67};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(places); i++) {
+        g_autoptr(Image) image = sample(2);
+
+        image->file[places[i]] ^= 0x81;
+        assert_refused(image, "Image not in Bochs format");
+    }
+}
+
+static void each_field_of_the_header_is_checked(void **state)
+{
+    static const struct {
+        int field;
+        uint32_t value;
+        const char *part;
+    } damage[] = {
+        {CATALOG, 0xffffffff, "catalog size 4294967295 in the Bochs header is too large"},
+        {CATALOG, 1 << 30, "catalog size 1073741824 in the Bochs header is too large"},
+        {CATALOG, 1 << 20, "catalog size 1048576 in the Bochs header leads beyond the end"},
+        {CATALOG, ENTRIES - 1, "catalog size 15 in the Bochs header is too small for the disk"},
+        {CATALOG, 0, "catalog size 0 in the Bochs header is too small for the disk"},
+        {EXTENT_SIZE, 0, "extent size 0 in the Bochs header is smaller than a sector"},
+        {EXTENT_SIZE, 511, "extent size 511 in the Bochs header is smaller than a sector"},
+        {EXTENT_SIZE, 1536, "extent size 1536 in the Bochs header is no power of two"},
+        {EXTENT_SIZE, 1U << 31, "extent size 2147483648 in the Bochs header is no power"},
+        {EXTENT_SIZE, 1U << 24, "extent size 16777216 in the Bochs header is no power"},
+        {EXTENT_SIZE, 8192, "catalog size 16 in the Bochs header is too small for the disk"},
+        {BITMAP, 0, "bitmap size 0 in the Bochs header does not fit the extent size"},
+        {BITMAP, 3, "bitmap size 3 in the Bochs header does not fit the extent size"},
+        {BITMAP, 0xffffffff, "bitmap size 4294967295 in the Bochs header does not fit"},
+        {BITMAP, 1U << 31, "bitmap size 2147483648 in the Bochs header does not fit"},
+        {HEADER_SIZE, 0, "header size 0 in the Bochs header is smaller than the header"},
+        {HEADER_SIZE, 95, "header size 95 in the Bochs header is smaller than the header"},
+        {HEADER_SIZE, 0xffffffff, "leads beyond the end of the file"},
+        {HEADER_SIZE, 0xffffffc0, "leads beyond the end of the file"}, /* + 64 is 2^32 */
+    };
+
+    for (int version = 1; version <= 2; version++) {
+        for (size_t i = 0; i < G_N_ELEMENTS(damage); i++) {
+            g_autoptr(Image) image = sample(version);
+
+            put32(image, damage[i].field, damage[i].value);
+            assert_refused(image, damage[i].part);
+        }
+    }
+}
+
+static void the_error_names_the_file(void **state)
+{
+    g_autoptr(Image) image = sample(1);
+    g_autofree char *path = NULL;
+
+    put32(image, BITMAP, 0);
+    path = image_save(image, "named");
+    assert_open_fails(options_of("driver=bochs,file.filename=%s", path), 0, path);
+}
+
+static void disk_sizes_are_checked(void **state)
+{
+    for (int version = 1; version <= 2; version++) {
+        g_autoptr(Image) image = sample(version);
+        static const uint64_t sizes[] = {1ULL << 63, UINT64_MAX, 1ULL << 62, BDRV_MAX_LENGTH};
+
+        for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+            put_disk_size(image, sizes[i]);
+            assert_refused(image, sizes[i] > BDRV_MAX_LENGTH ? "is too large"
+                                                            : "is too small for the disk size");
+        }
+        put_disk_size(image, ENTRIES * EXTENT + 512);
+        assert_refused(image, "is too small for the disk size");
+    }
+}
+
+static void short_files_are_refused(void **state)
+{
+    static const size_t sizes[] = {0, 1, 100, 511, 512};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autoptr(Image) image = sample(2);
+
+        image->size = sizes[i];
+        assert_refused(image, sizes[i] < 100 ? "Image not in Bochs format" : "Could not open");
+    }
+}
+
+static void entries_that_lead_out_of_the_file_fail_only_their_extent(void **state)
+{
+    static const uint32_t entries[] = {4, 1000, 1U << 31, 0xfffffffe};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(entries); i++) {
+        g_autoptr(Image) image = sample(2);
+        g_autofree char *path = NULL;
+        BlockBackend *blk;
+        uint8_t buf[SECTOR];
+
+        put32(image, CATALOG_AT + 4 * 4, entries[i]);
+        path = image_save(image, "entries");
+        blk = open_bochs(path);
+        assert_int_equal(blk_pread(blk, 4 * EXTENT, SECTOR, buf, 0), -EIO);
+        assert_int_equal(blk_pread(blk, 4 * EXTENT - 1, 2, buf, 0), -EIO);
+        assert_reads(blk, 0, 4 * EXTENT, image->model);
+        assert_reads(blk, 5 * EXTENT, DISK - 5 * EXTENT, image->model + 5 * EXTENT);
+        blk_unref(blk);
+    }
+}
+
+static void a_file_that_ends_in_an_extent_reads_zeros_or_fails(void **state)
+{
+    g_autoptr(Image) image = sample(2);
+    g_autofree char *path = NULL;
+    BlockBackend *blk;
+    uint8_t buf[SECTOR];
+
+    /* The last extent of the file is guest extent 4, sectors 5 to 11. */
+    image->size = EXTENTS_AT + 3 * SLOT + SECTOR + 7 * SECTOR;
+    memset(image->model + 4 * EXTENT + 8 * SECTOR, 0, 4 * SECTOR);
+    path = image_save(image, "ends");
+    blk = open_bochs(path);
+    /* Rounded up to a sector the file goes on into sector 7. */
+    assert_reads(blk, 4 * EXTENT, 7 * SECTOR, image->model + 4 * EXTENT);
+    assert_reads(blk, 4 * EXTENT + 8 * SECTOR, 4 * SECTOR, NULL);
+    blk_unref(blk);
+    assert_int_equal(truncate(path, EXTENTS_AT + 3 * SLOT + 100), 0);
+    blk = open_bochs(path);
+    assert_int_equal(blk_pread(blk, 4 * EXTENT + 5 * SECTOR, SECTOR, buf, 0), -EIO);
+    blk_unref(blk);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_versions_read_back),
+        cmocka_unit_test(fixtures_have_their_content),
+        cmocka_unit_test(runs_of_sectors_are_one_answer),
+        cmocka_unit_test(answers_reach_both_ways_to_the_ends_of_the_run),
+        cmocka_unit_test(writing_is_refused_unless_reading_will_do),
+        cmocka_unit_test(what_is_no_bochs_image_is_refused),
+        cmocka_unit_test(each_field_of_the_header_is_checked),
+        cmocka_unit_test(the_error_names_the_file),
+        cmocka_unit_test(disk_sizes_are_checked),
+        cmocka_unit_test(short_files_are_refused),
+        cmocka_unit_test(entries_that_lead_out_of_the_file_fail_only_their_extent),
+        cmocka_unit_test(a_file_that_ends_in_an_extent_reads_zeros_or_fails),
+    };
+
+    return cmocka_run_group_tests_name("bochs", tests, driver_group_setup, driver_group_teardown);
+}
