@@ -16,29 +16,27 @@ typedef struct Status {
 static int coroutine_fn GRAPH_RDLOCK node_status(BlockDriverState *bs, int64_t offset,
                                                  int64_t bytes, Status *st);
 
+/* Asked at any offset: no data moves, so the request alignment does not matter. */
 static int coroutine_fn GRAPH_RDLOCK protocol_status(BlockDriverState *bs, int64_t offset,
                                                      int64_t bytes, Status *st)
 {
-    int64_t align = bs->limits.request_alignment;
-    int64_t start = BDRV_ALIGN_DOWN(offset, align);
-    int64_t len = BDRV_ALIGN_UP(offset + bytes, align) - start;
     int ret;
 
-    *st = (Status){BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID, len, start, bs};
+    *st = (Status){BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID, bytes, offset, bs};
     if (bs->drv->bdrv_co_block_status) {
         bdrv_graph_assert_readable();
-        ret = bs->drv->bdrv_co_block_status(bs, start, len, &st->pnum, &st->map);
+        ret = bs->drv->bdrv_co_block_status(bs, offset, bytes, &st->pnum, &st->map);
         if (ret < 0) {
             return ret;
         }
-        if (st->pnum <= offset - start) {
+        if (st->pnum <= 0 || st->pnum > bytes) {
             return -EIO;
         }
         st->flags = ret;
     }
-    st->flags |= BDRV_BLOCK_ALLOCATED;
-    st->pnum = MIN(st->pnum - (offset - start), bytes);
-    st->map += offset - start;
+    if (st->flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO)) {
+        st->flags |= BDRV_BLOCK_ALLOCATED;
+    }
     return 0;
 }
 

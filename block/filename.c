@@ -36,16 +36,86 @@ static bool options_are_weak(JsonObject *options)
     return true;
 }
 
-static char *name_from_options(BlockDriverState *bs)
+/* What opens the same node: its driver, its own options, its children's. */
+static JsonObject *full_options(BlockDriverState *bs) GRAPH_RDLOCK
 {
-    g_autoptr(JsonObject) options = block_options_copy(bs->options);
+    JsonObject *full = json_object_new();
+    g_autoptr(GList) names = json_object_get_members(bs->options);
 
-    if (!json_object_has_member(options, "driver")) {
-        json_object_set_string_member(options, "driver", bs->drv->format_name);
+    json_object_set_string_member(full, "driver", bs->drv->format_name);
+    for (GList *l = names; l; l = l->next) {
+        if (!option_is_weak(l->data) && !bdrv_get_child(bs, l->data)) {
+            json_object_set_member(full, l->data,
+                                   json_node_copy(json_object_get_member(bs->options, l->data)));
+        }
     }
-    return block_options_to_filename(options);
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        if (child != bs->backing || json_object_has_member(bs->options, "backing")) {
+            json_object_set_object_member(full, child->name, full_options(child->bs));
+        }
+    }
+    if (bdrv_is_protocol(bs) && *bs->filename) {
+        json_object_set_string_member(full, "filename", bs->filename);
+    }
+    return full;
 }
 
+/*
+ * The order that QEMU writes these in; scripts compare names as text. The
+ * others follow in the order that they were given in.
+ */
+static int option_rank(const char *name)
+{
+    static const char *const first[] = {
+        "read-zeroes", "offset", "opt-write-zero", "max-write-zero", "image",
+        "max-transfer", "driver", "size", "file", "filename",
+    };
+    size_t i = 0;
+
+    while (i < G_N_ELEMENTS(first) && strcmp(name, first[i]) != 0) {
+        i++;
+    }
+    return i;
+}
+
+static int compare_ranks(gconstpointer a, gconstpointer b)
+{
+    return option_rank(a) - option_rank(b);
+}
+
+/* A new object with the same members, and those of objects in it, in that order. */
+static JsonObject *options_in_order(JsonObject *options)
+{
+    JsonObject *ordered = json_object_new();
+    /* The sort is stable. */
+    g_autoptr(GList) names = g_list_sort(json_object_get_members(options), compare_ranks);
+
+    for (GList *l = names; l; l = l->next) {
+        JsonNode *value = json_object_get_member(options, l->data);
+
+        if (JSON_NODE_HOLDS_OBJECT(value)) {
+            json_object_set_object_member(ordered, l->data,
+                                          options_in_order(json_node_get_object(value)));
+        } else {
+            json_object_set_member(ordered, l->data, json_node_copy(value));
+        }
+    }
+    return ordered;
+}
+
+static char *name_from_options(BlockDriverState *bs)
+{
+    g_autoptr(JsonObject) options = NULL;
+    g_autoptr(JsonObject) ordered = NULL;
+
+    bdrv_graph_rdlock_main_loop();
+    options = full_options(bs);
+    bdrv_graph_rdunlock_main_loop();
+    ordered = options_in_order(options);
+    return block_options_to_filename(ordered);
+}
+
+/* The name of the file that a format lies on, if naming that opens the same. */
 static char *name_from_child(BlockDriverState *bs)
 {
     BdrvChild *child;
@@ -53,27 +123,24 @@ static char *name_from_child(BlockDriverState *bs)
 
     bdrv_graph_rdlock_main_loop();
     child = bdrv_primary_child(bs);
-    if (child && !g_str_has_prefix(child->bs->filename, "json:") && options_are_weak(bs->options)) {
+    if (child && (bdrv_is_protocol(child->bs) || child->bs->drv->protocol_name) &&
+        !g_str_has_prefix(child->bs->filename, "json:") && options_are_weak(bs->options)) {
         name = g_strdup(child->bs->filename);
     }
     bdrv_graph_rdunlock_main_loop();
     return name;
 }
 
-void open_refresh_filename(BlockDriverState *bs, const char *given)
+void open_refresh_filename(BlockDriverState *bs)
 {
-    char *name;
+    char *name = bs->drv->bdrv_make_filename ? bs->drv->bdrv_make_filename(bs)
+                 : bdrv_is_protocol(bs)      ? (*bs->filename ? g_strdup(bs->filename) : NULL)
+                 : bs->drv->is_filter        ? NULL
+                                             : name_from_child(bs);
 
-    if (given) {
-        return;
-    }
-    if (bs->drv->bdrv_make_filename) {
-        name = bs->drv->bdrv_make_filename(bs);
-    } else if (bdrv_is_protocol(bs)) {
-        name = *bs->filename ? g_strdup(bs->filename) : NULL;
-    } else {
-        name = bs->drv->is_filter ? NULL : name_from_child(bs);
+    if (!name) {
+        name = name_from_options(bs);
     }
     g_free(bs->filename);
-    bs->filename = name ? name : name_from_options(bs);
+    bs->filename = name;
 }

@@ -89,7 +89,7 @@ static bool add_children(BlockDriverState *bs, JsonObject *info, GError **errp)
 
 static void add_sizes(BlockDriverState *bs, JsonObject *info, int64_t length)
 {
-    BlockDriverInfo bdi = {0};
+    BlockDriverInfo bdi = { 0 };
     int64_t allocated = bdrv_get_allocated_file_size(bs);
 
     json_object_set_int_member(info, "virtual-size", length);
@@ -142,7 +142,7 @@ JsonObject *bdrv_image_info(BlockDriverState *bs, GError **errp)
     const char *backing_format = bdrv_get_backing_format(bs);
     const char *backing = bdrv_get_backing_filename(bs);
     int64_t length = bdrv_getlength(bs);
-    BlockDriverInfo bdi = {0};
+    BlockDriverInfo bdi = { 0 };
 
     GLOBAL_STATE_CODE();
     if (length < 0) {
@@ -153,8 +153,8 @@ JsonObject *bdrv_image_info(BlockDriverState *bs, GError **errp)
     if (!add_children(bs, info, errp)) {
         return NULL;
     }
-    if (backing != NULL && backing[0] != '\0' && backing_format != NULL
-        && backing_format[0] != '\0') {
+    if (backing != NULL && backing[0] != '\0' && backing_format != NULL &&
+        backing_format[0] != '\0') {
         json_object_set_string_member(info, "backing-filename-format", backing_format);
     }
     if (!add_snapshots(bs, info, errp)) {

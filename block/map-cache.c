@@ -40,6 +40,7 @@ typedef struct Extent {
 #define INFO_TARGET UINT64_C(3)
 #define INFO_RECURSE (UINT64_C(1) << 2)
 #define INFO_WRITABLE (UINT64_C(1) << 3)
+#define INFO_RAW (UINT64_C(1) << 4)
 #define INFO_CHILD_BYTES_SHIFT 8
 
 typedef struct Bucket {
@@ -146,11 +147,14 @@ static bool contains(uint64_t place, uint64_t rel)
 }
 
 /*
- * Member by member: for a compound literal the compiler clears the whole with
- * a string instruction first, which costs more than the rest of a lookup.
+ * Starts with a copy of nothing: for a compound literal the compiler clears
+ * memory with a string instruction, which costs more than the rest of a lookup.
  */
 static void set_mapping(BdrvMapping *mapping, uint64_t start, uint64_t place, const Extent *e)
 {
+    static const BdrvMapping nothing;
+
+    *mapping = nothing;
     mapping->offset = start + (place >> 32);
     mapping->bytes = (uint32_t)place;
     mapping->target = e->info & INFO_TARGET;
@@ -159,15 +163,8 @@ static void set_mapping(BdrvMapping *mapping, uint64_t start, uint64_t place, co
     mapping->child_bytes = e->info >> INFO_CHILD_BYTES_SHIFT;
     mapping->decode = (BdrvDecodeFunc *)(uintptr_t)e->decode;
     mapping->recurse = e->info & INFO_RECURSE;
+    mapping->raw = e->info & INFO_RAW;
     mapping->writable = e->info & INFO_WRITABLE;
-    mapping->needs_commit = false;
-    mapping->fresh = false;
-    mapping->zeroed = false;
-    mapping->fill_offset = 0;
-    mapping->fill_bytes = 0;
-    for (size_t i = 0; i < G_N_ELEMENTS(mapping->cookie); i++) {
-        mapping->cookie[i] = 0;
-    }
 }
 
 bool map_cache_lookup(MapCache *cache, int64_t offset, BdrvMapping *mapping)
@@ -246,7 +243,7 @@ static void put_extent(Bucket *b, uint64_t start, uint64_t rel, uint64_t bytes,
     set(&e->child_offset, child_offset);
     set(&e->decode, (uintptr_t)mapping->decode);
     set(&e->info, mapping->target | (mapping->recurse ? INFO_RECURSE : 0) |
-                  (mapping->writable ? INFO_WRITABLE : 0) |
+                  (mapping->writable ? INFO_WRITABLE : 0) | (mapping->raw ? INFO_RAW : 0) |
                   (uint64_t)mapping->child_bytes << INFO_CHILD_BYTES_SHIFT);
 }
 

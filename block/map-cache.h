@@ -27,9 +27,16 @@ MapCache *map_cache_new(int64_t granule, size_t max_bytes);
 void map_cache_free(MapCache *cache);
 /* Take it before asking the driver; hand it to map_cache_insert(). */
 uint64_t map_cache_epoch(const MapCache *cache);
-/* Whether a cached mapping covers @offset; copied to *@mapping. Any thread. */
+/*
+ * Whether a cached mapping covers @offset; copied to *@mapping, but for what
+ * concerns new places and for the cookie, which are 0. Any thread.
+ */
 bool map_cache_lookup(MapCache *cache, int64_t offset, BdrvMapping *mapping);
-/* Remember the part of @mapping that lies in @offset's bucket. Any thread. */
+/*
+ * Remember the part of @mapping that lies in @offset's granule; an encoded
+ * extent wholly or not at all, and nothing that needs a commit. May do nothing.
+ * Any thread.
+ */
 void map_cache_insert(MapCache *cache, uint64_t epoch, int64_t offset,
                       const BdrvMapping *mapping);
 /* Forget what overlaps the range. Any thread. */

@@ -40,7 +40,8 @@ static BlockDriverState *node_by_reference(const char *name, GError **errp)
     BlockDriverState *bs = bdrv_find_node(name);
 
     if (!bs) {
-        block_error_set(errp, ENOENT, "Cannot find device='' nor node-name='%s'", name);
+        block_error_set(errp, ENOENT, "Cannot find device='%s' nor node-name='%s'", name,
+                        name);
         return NULL;
     }
     return bdrv_ref(bs);
@@ -138,7 +139,11 @@ BdrvChild *bdrv_open_reference(BlockDriverState *bs, const char *name, BlockRefe
                                const char *filename, const char *format, JsonObject *options,
                                int role, GError **errp)
 {
-    g_autofree char *full = bdrv_combine_filename(base_filename(bs), filename, errp);
+    /* As QEMU has it: a backing file's name starts from the image's folder, a
+     * data file's from the current one. */
+    g_autofree char *full = kind == BLOCK_REFERENCE_BACKING
+                                ? bdrv_combine_filename(base_filename(bs), filename, errp)
+                                : g_strdup(filename);
     ChildSource source = {
         .name = name,
         .filename = full,

@@ -47,8 +47,8 @@ bool open_check_loop(BlockDriverState *bs, GError **errp);
 /* Whether nothing is left in @options; the error names @kind, @name and one. */
 bool open_refuse_unknown(JsonObject *options, const char *kind, const char *name, GError **errp);
 
-/* Give the node its filename; @given is the one that the user gave, or NULL. */
-void open_refresh_filename(BlockDriverState *bs, const char *given);
+/* Give the node, once it is open, the filename that others see. */
+void open_refresh_filename(BlockDriverState *bs);
 
 /* Give a format node its mapping cache. */
 void open_make_map_cache(BlockDriverState *bs);

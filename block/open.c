@@ -98,6 +98,12 @@ static bool find_named_driver(OpenRequest *req, GError **errp)
         block_error_set(errp, ENOENT, "Unknown driver '%s'", req->driver_name);
         return false;
     }
+    /* What a filter that filenames can name lies on is a protocol, too, unless it is named. */
+    if (bdrv_driver_is_protocol(req->drv) || req->drv->protocol_name) {
+        req->flags |= BDRV_O_PROTOCOL;
+    } else {
+        req->flags &= ~BDRV_O_PROTOCOL;
+    }
     return true;
 }
 
@@ -172,6 +178,10 @@ static bool prepare_file(OpenRequest *req, GError **errp)
     if (req->drv && !(req->filename && !json_object_has_member(req->options, "file"))) {
         return true; /* the driver opens its children from the options */
     }
+    if (!req->drv && !req->filename && !json_object_has_member(req->options, "file")) {
+        block_error_set(errp, EINVAL, "Must specify either driver or file");
+        return false;
+    }
     req->file_node = open_file_node(req, errp);
     if (!req->file_node) {
         return false;
@@ -203,6 +213,23 @@ static bool choose_driver(OpenRequest *req, GError **errp)
 
 /* ---- The node ---------------------------------------------------------------------- */
 
+/* What the node is called while it opens: the path, if there is one. */
+static char *filename_for_open(OpenRequest *req, char *old)
+{
+    JsonNode *node = json_object_get_member(req->options, "filename");
+
+    if (bdrv_driver_is_protocol(req->drv) && node && JSON_NODE_HOLDS_VALUE(node) &&
+        json_node_get_value_type(node) == G_TYPE_STRING) {
+        g_free(old);
+        return json_node_dup_string(node);
+    }
+    if (req->filename) {
+        g_free(old);
+        return g_strdup(req->filename);
+    }
+    return old;
+}
+
 static void node_set_from_request(BlockDriverState *bs, OpenRequest *req)
 {
     bs->open_flags = req->flags;
@@ -213,18 +240,7 @@ static void node_set_from_request(BlockDriverState *bs, OpenRequest *req)
     bs->policy = req->policy;
     bs->opened_for = req->parent;
     bs->options = block_options_copy(req->given);
-    if (req->filename) {
-        g_free(bs->filename);
-        bs->filename = g_strdup(req->filename);
-    } else if (json_object_has_member(req->options, "filename") &&
-               bdrv_driver_is_protocol(req->drv)) {
-        JsonNode *node = json_object_get_member(req->options, "filename");
-
-        if (JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING) {
-            g_free(bs->filename);
-            bs->filename = json_node_dup_string(node);
-        }
-    }
+    bs->filename = filename_for_open(req, bs->filename);
 }
 
 static bool node_open_driver(BlockDriverState *bs, OpenRequest *req, GError **errp)
@@ -247,7 +263,7 @@ static bool node_open_driver(BlockDriverState *bs, OpenRequest *req, GError **er
     bdrv_refresh_limits(bs);
     bdrv_graph_rdunlock_main_loop();
     open_make_map_cache(bs);
-    open_refresh_filename(bs, req->filename);
+    open_refresh_filename(bs);
     return true;
 }
 

@@ -137,12 +137,6 @@ static bool load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GEr
 {
     bool ok;
 
-    if (!bs->drv->bdrv_snapshot_load_tmp) {
-        block_error_set(errp, ENOTSUP,
-                        "Block format '%s' does not support temporarily loading internal "
-                        "snapshots", bs->drv->format_name);
-        return false;
-    }
     if (!bs->read_only) {
         block_error_set(errp, EINVAL, "Node '%s' is not read-only: a snapshot is only read",
                         bs->node_name);
@@ -161,6 +155,12 @@ bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *na
     size_t count;
 
     GLOBAL_STATE_CODE();
+    if (!bs->drv->bdrv_snapshot_load_tmp) {
+        block_error_set(errp, ENOTSUP,
+                        "Block format '%s' used by device '' does not support temporarily loading "
+                        "internal snapshots", bs->drv->format_name);
+        return false;
+    }
     if (!bdrv_snapshot_list(bs, &list, &count, errp)) {
         return false;
     }

@@ -89,15 +89,15 @@ static int bochs_probe(const uint8_t *buf, size_t size, const char *filename)
 
 /* ---- Opening --------------------------------------------------------------------------- */
 
-static bool refuse(BdrvChild *file, const char *field, uint64_t value, const char *why,
+static bool refuse(BlockDriverState *file, const char *field, uint64_t value, const char *why,
                    GError **errp)
 {
     block_error_set(errp, EINVAL, "Could not open '%s': %s %" PRIu64 " in the Bochs header %s",
-                    bdrv_get_filename(bdrv_child_bs(file)), field, value, why);
+                    bdrv_get_filename(file), field, value, why);
     return false;
 }
 
-static bool check_extents(BlockDriverState *bs, BdrvChild *file, const uint8_t *header,
+static bool check_extents(BlockDriverState *bs, BlockDriverState *file, const uint8_t *header,
                           GError **errp)
 {
     BochsState *s = bdrv_state(bs);
@@ -118,7 +118,7 @@ static bool check_extents(BlockDriverState *bs, BdrvChild *file, const uint8_t *
     return true;
 }
 
-static bool check_catalog(BlockDriverState *bs, BdrvChild *file, const uint8_t *header,
+static bool check_catalog(BlockDriverState *bs, BlockDriverState *file, const uint8_t *header,
                           GError **errp)
 {
     BochsState *s = bdrv_state(bs);
@@ -134,7 +134,7 @@ static bool check_catalog(BlockDriverState *bs, BdrvChild *file, const uint8_t *
         return refuse(file, "catalog size", entries, "is too large", errp);
     }
     s->extents_start = (int64_t)header_size + (int64_t)entries * 4;
-    if (s->extents_start > bdrv_getlength(bdrv_child_bs(file))) {
+    if (s->extents_start > bdrv_getlength(file)) {
         return refuse(file, "catalog size", entries, "leads beyond the end of the file", errp);
     }
     if (disk > BDRV_MAX_LENGTH) {
@@ -150,7 +150,8 @@ static bool check_catalog(BlockDriverState *bs, BdrvChild *file, const uint8_t *
     return true;
 }
 
-static bool read_catalog(BlockDriverState *bs, BdrvChild *file, int64_t offset, GError **errp)
+static bool read_catalog(BlockDriverState *bs, BdrvChild *file, const char *filename,
+                         int64_t offset, GError **errp)
 {
     BochsState *s = bdrv_state(bs);
     int64_t bytes = (int64_t)s->catalog_entries * 4;
@@ -159,8 +160,7 @@ static bool read_catalog(BlockDriverState *bs, BdrvChild *file, int64_t offset, 
     s->catalog = g_try_malloc(MAX(bytes, 1));
     ret = s->catalog ? bdrv_pread(file, offset, bytes, s->catalog, 0) : -ENOMEM;
     if (ret < 0) {
-        block_error_set_errno(errp, ret, "Could not read the catalog of '%s'",
-                              bdrv_get_filename(bdrv_child_bs(file)));
+        block_error_set_errno(errp, ret, "Could not read the catalog of '%s'", filename);
         g_clear_pointer(&s->catalog, g_free);
         return false;
     }
@@ -173,6 +173,7 @@ static bool read_catalog(BlockDriverState *bs, BdrvChild *file, int64_t offset, 
 static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GError **errp)
 {
     uint8_t header[HEADER_BYTES];
+    BlockDriverState *file_bs;
     BdrvChild *file;
     int ret;
 
@@ -182,19 +183,22 @@ static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
     }
     bdrv_graph_rdlock_main_loop();
     file = bdrv_file_child(bs);
+    file_bs = bdrv_child_bs(file);
     bdrv_graph_rdunlock_main_loop();
     ret = bdrv_pread(file, 0, sizeof(header), header, 0);
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not read the header of '%s'",
-                              bdrv_get_filename(bdrv_child_bs(file)));
+                              bdrv_get_filename(file_bs));
         return false;
     }
     if (bochs_probe(header, sizeof(header), NULL) == 0) {
         block_error_set(errp, EINVAL, "Image not in Bochs format");
         return false;
     }
-    return check_extents(bs, file, header, errp) && check_catalog(bs, file, header, errp) &&
-           read_catalog(bs, file, get_le32(header + AT_HEADER_SIZE), errp);
+    return check_extents(bs, file_bs, header, errp) &&
+           check_catalog(bs, file_bs, header, errp) &&
+           read_catalog(bs, file, bdrv_get_filename(file_bs), get_le32(header + AT_HEADER_SIZE),
+                        errp);
 }
 
 static void bochs_close(BlockDriverState *bs)
@@ -230,8 +234,8 @@ static bool test_bit(const uint8_t *bitmap, int64_t bit)
 }
 
 /* The run of equal bits around the sector of @req in its extent. */
-static void map_run(BlockDriverState *bs, const BdrvMapRequest *req, const uint8_t *bitmap,
-                    int64_t data, BdrvMapping *mapping)
+static void GRAPH_RDLOCK map_run(BlockDriverState *bs, const BdrvMapRequest *req,
+                                 const uint8_t *bitmap, int64_t data, BdrvMapping *mapping)
 {
     BochsState *s = bdrv_state(bs);
     int64_t sectors = s->extent_bytes / BDRV_SECTOR_SIZE;

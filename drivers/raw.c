@@ -79,7 +79,9 @@ static bool raw_open(BlockDriverState *bs, JsonObject *options, int flags, GErro
     if (!file) {
         return false;
     }
+    bdrv_graph_rdlock_main_loop();
     length = disk_length(s, bdrv_getlength(bdrv_child_bs(file)), errp);
+    bdrv_graph_rdunlock_main_loop();
     if (length < 0) {
         return false;
     }

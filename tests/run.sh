@@ -24,6 +24,7 @@ usage: tests/run.sh [--quick] [--phase PHASE]... [--suite SUITE]... [TEST]...
 
 Environment:
   BLOCKGRAPH_TEST_BUILDS    where the builds go, instead of build-tests/
+  BLOCKGRAPH_TEST_CORPUS    where the image corpus is kept, instead of corpus/ there
   BLOCKGRAPH_TEST_QEMU_IMG  the qemu-img to compare with, instead of the installed
                             one; likewise _QEMU_IO, _QEMU_NBD, _QSD
   BLOCKGRAPH_TEST_SEED      the seed that a randomised test starts from
@@ -65,6 +66,8 @@ fi
 need_packages "${packages_test[@]}" || exit 1
 builds=${BLOCKGRAPH_TEST_BUILDS:-$top/build-tests}
 mkdir -p "$builds"
+# The images that the tool tests read; made once, and anew for another QEMU.
+export BLOCKGRAPH_TEST_CORPUS=${BLOCKGRAPH_TEST_CORPUS:-$builds/corpus}
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 

@@ -35,11 +35,12 @@ make_qcow2() {
     if command -v qemu-img > /dev/null; then
         run qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
         sum=$(fingerprint disk.raw)
-        origin="the same disk, made a qcow2 by $(qemu-img --version | awk 'NR == 1 { print $1, $3 }'),"
+        origin=$(qemu-img --version | awk 'NR == 1 { print $1, $3 }')
+        origin="the same disk, made a qcow2 by $origin,"
     else
         # No qemu-img here: a test fixture, whose content is known by its hash.
-        run cp "$top/tests/fixtures/deflate.qcow2" disk.qcow2
-        sum=$(awk '/^## / { name = $2 } name == "deflate.qcow2" && $2 == "content:" {
+        run cp "$top/tests/fixtures/v3.qcow2" disk.qcow2
+        sum=$(awk '/^## / { name = $2 } name == "v3.qcow2" && $2 == "content:" {
             gsub("`", "", $3); print $3 }' "$top/tests/fixtures/README.md")
         origin='a qcow2 from the test fixtures (there is no qemu-img here)'
     fi

@@ -36,7 +36,7 @@ static void draw(void)
 
 void progress_start(ProgressMode mode, double step)
 {
-    struct sigaction action = {.sa_handler = mode == PROGRESS_SILENT ? SIG_IGN : on_sigusr1};
+    struct sigaction action = { .sa_handler = mode == PROGRESS_SILENT ? SIG_IGN : on_sigusr1 };
 
     current_mode = mode;
     current = 0;
@@ -55,8 +55,8 @@ void progress_add(double percent)
     if (current > 100) {
         current = 100;
     }
-    if (current_mode == PROGRESS_DRAWN
-        && (current > drawn_last + drawn_step || (current == 100 && drawn_last != 100))) {
+    if (current_mode == PROGRESS_DRAWN &&
+        (current > drawn_last + drawn_step || (current == 100 && drawn_last != 100))) {
         draw();
     }
     progress_report_if_asked();

@@ -117,7 +117,7 @@ bool tool_close_stdout(void)
 
 char *tool_size_text(uint64_t bytes)
 {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
     double value = (double)bytes;
     unsigned i = 0;
 
@@ -139,7 +139,8 @@ bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t ma
     }
     if (ret == -ERANGE) {
         tool_error("Invalid %s specified. Must be between %" G_GINT64_FORMAT
-                   " and %" G_GINT64_FORMAT ".", what, min, max);
+                   " and %" G_GINT64_FORMAT ".",
+                   what, min, max);
     } else if (ret < 0) {
         tool_error("Invalid %s specified: '%s'.", what, text);
     } else {
@@ -164,7 +165,7 @@ static void coroutine_fn run_entry(void *opaque)
 
 void tool_run_coroutines(CoroutineEntry *entry, void *opaque, int count)
 {
-    CoroutineRun run = {.entry = entry, .opaque = opaque, .running = count};
+    CoroutineRun run = { .entry = entry, .opaque = opaque, .running = count };
 
     for (int i = 0; i < count; i++) {
         coroutine_enter(coroutine_create(run_entry, &run));

@@ -76,7 +76,7 @@ struct AioContext {
     /* Any thread. */
     char pad_before[64];
     atomic_uint refs;
-    atomic_uint pins; /* one for all references together */
+    atomic_uint pins;            /* one for all references together */
     _Atomic(AioItem *) incoming; /* newest first */
     atomic_bool notified;        /* somebody wants a turn of the loop */
     atomic_bool notify_me;       /* the loop sleeps, or is going to */
@@ -111,8 +111,7 @@ void aio_home_unref(AioHome *home);
  */
 AioHome *aio_home_switch(AioHome *home);
 /* A context on @ops for @home; @engine is what ops->open() finds in ctx->engine. */
-AioContext *aio_context_new_on(AioHome *home, const AioEngineOps *ops, void *engine,
-                               GError **errp);
+AioContext *aio_context_new_on(AioHome *home, const AioEngineOps *ops, void *engine, GError **errp);
 /* Aborts unless called on @ctx's home thread, or after that has ended. */
 void aio_assert_home(AioContext *ctx, const char *func);
 

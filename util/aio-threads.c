@@ -46,8 +46,7 @@ static bool threads_open(AioContext *ctx, GError **errp)
 
     e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     e->notify_fd = e->epoll_fd >= 0 ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
-    if (e->notify_fd < 0 ||
-        epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->notify_fd, &event) < 0) {
+    if (e->notify_fd < 0 || epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->notify_fd, &event) < 0) {
         saved = errno;
         g_set_error(errp, AIO_ERROR, saved, "event loop (engine threads): %s", strerror(saved));
         threads_free(e);

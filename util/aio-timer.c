@@ -82,7 +82,7 @@ static const AioItemKind timer_kind = { "timer", timer_run };
 
 void aio_timer_init(AioTimer *timer, AioContext *ctx, AioCallback *cb, void *opaque)
 {
-    *timer = (AioTimer) {
+    *timer = (AioTimer){
         .item.kind = &timer_kind,
         .ctx = ctx,
         .cb = cb,

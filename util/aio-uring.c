@@ -87,8 +87,8 @@ static int ring_create(struct io_uring *ring)
 static bool ring_probe(UringEngine *e)
 {
     const unsigned needed_features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
-    static const int needed_ops[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ,
-                                      IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
+    static const int needed_ops[] = { IORING_OP_READV,      IORING_OP_WRITEV, IORING_OP_READ,
+                                      IORING_OP_WRITE,      IORING_OP_FSYNC,  IORING_OP_POLL_ADD,
                                       IORING_OP_POLL_REMOVE };
     struct io_uring_probe *probe;
     bool ok = (e->ring.features & needed_features) == needed_features;
@@ -200,9 +200,31 @@ static struct io_uring_sqe *get_sqe(AioContext *ctx, void *pointer, Tag tag)
     return sqe;
 }
 
+/* From this many bytes on a request goes to a kernel thread at once. */
+#define ASYNC_MIN_BYTES (128 << 10)
+
+/*
+ * Copying to or from the page cache happens where the request is submitted: a
+ * large one would hold up all that is behind it, on the only thread that the
+ * loop has. Small ones are over before a kernel thread would have started.
+ */
+static bool wants_kernel_thread(const AioRequest *req)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < req->niov && bytes < ASYNC_MIN_BYTES; i++) {
+        bytes += req->iov[i].iov_len;
+    }
+    return bytes >= ASYNC_MIN_BYTES;
+}
+
 static void prepare_rw(struct io_uring_sqe *sqe, const AioRequest *req)
 {
     bool write = req->op == AIO_OP_WRITEV;
+
+    if (wants_kernel_thread(req)) {
+        sqe->flags |= IOSQE_ASYNC;
+    }
 
     sqe->fd = req->fd;
     sqe->off = req->offset;

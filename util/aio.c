@@ -11,7 +11,7 @@
 #include "util/aio-int.h"
 #include "util/fatal.h"
 
-G_DEFINE_QUARK(aio-error-quark, aio_error)
+G_DEFINE_QUARK(aio - error - quark, aio_error)
 
 static _Atomic(AioContext *) main_context;
 /* What aio_set_default_engine() said; DEFAULT: nothing. */
@@ -105,8 +105,7 @@ AioContext *aio_context_main(void)
     return atomic_load_explicit(&main_context, memory_order_acquire);
 }
 
-AioContext *aio_context_new_on(AioHome *home, const AioEngineOps *ops, void *engine,
-                               GError **errp)
+AioContext *aio_context_new_on(AioHome *home, const AioEngineOps *ops, void *engine, GError **errp)
 {
     AioContext *ctx;
 
@@ -182,7 +181,8 @@ static bool resolve_default(AioEngine *engine, GError **errp)
     if (!aio_engine_parse(env, engine)) {
         g_set_error(errp, AIO_ERROR, EINVAL,
                     "environment variable BLOCKGRAPH_AIO: unknown engine '%s' "
-                    "(known: io_uring, threads)", env);
+                    "(known: io_uring, threads)",
+                    env);
         return false;
     }
     return true;

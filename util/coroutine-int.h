@@ -28,8 +28,8 @@ typedef enum CoroutineState {
     COROUTINE_CREATED, /* not yet entered */
     COROUTINE_RUNNING, /* entered, and has not come back yet */
     COROUTINE_YIELDED,
-    COROUTINE_ENDED,   /* between the return of entry and the pool */
-    COROUTINE_THREAD,  /* no coroutine: stands for a thread's own stack */
+    COROUTINE_ENDED,  /* between the return of entry and the pool */
+    COROUTINE_THREAD, /* no coroutine: stands for a thread's own stack */
 } CoroutineState;
 
 struct Coroutine {

@@ -284,7 +284,8 @@ static bool advance_clock(SimWorld *world)
 static char *deadlock_text(SimWorld *world, const char *where)
 {
     return g_strdup_printf("simulated world: deadlock in %s at %" PRId64 " ns: nothing is ready "
-                           "or in flight (seed %" PRIu64 ")", where, world->now_ns, world->seed);
+                           "or in flight (seed %" PRIu64 ")",
+                           where, world->now_ns, world->seed);
 }
 
 bool sim_world_run_until(SimWorld *world, bool (*done)(void *opaque), void *opaque)

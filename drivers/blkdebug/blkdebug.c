@@ -181,7 +181,9 @@ static bool blkdebug_open(BlockDriverState *bs, JsonObject *options, int flags, 
     if (!image) {
         goto fail;
     }
+    bdrv_graph_rdlock_main_loop();
     image_bs = bdrv_child_bs(image);
+    bdrv_graph_rdunlock_main_loop();
     if (!take_limits(s, options, bdrv_get_limits(image_bs)->request_alignment, errp)) {
         goto fail;
     }

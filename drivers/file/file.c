@@ -36,6 +36,15 @@ static JsonObject *file_parse_filename(const char *filename, GError **errp)
     return options;
 }
 
+/* A path with a colon before any slash would be taken for a protocol's. */
+static char *file_make_filename(BlockDriverState *bs)
+{
+    FileState *s = bdrv_state(bs);
+
+    return s->filename[strcspn(s->filename, ":/")] == ':' ? g_strdup_printf("./%s", s->filename)
+                                                          : g_strdup(s->filename);
+}
+
 static bool take_options(FileState *s, JsonObject *options, GError **errp)
 {
     static const char *const locking_words[] = {"auto", "on", "off", NULL};
@@ -255,6 +264,7 @@ BlockDriver block_driver_file = {
     .options = file_options,
     .create_options = file_create_options,
     .bdrv_parse_filename = file_parse_filename,
+    .bdrv_make_filename = file_make_filename,
     .bdrv_open = file_open,
     .bdrv_close = file_close,
     .bdrv_check_perm = file_check_perm,

@@ -143,8 +143,7 @@ static int64_t find_run_on_worker(void *opaque)
     }
     hole = lseek(job->fd, job->offset, SEEK_HOLE);
     if (hole > job->offset) {
-        /* The last sector counts as a whole, like the file's length. */
-        job->end = MIN(hole, BDRV_MAX_LENGTH) + (-hole & (BDRV_SECTOR_SIZE - 1));
+        job->end = hole;
     }
     return 0;
 }

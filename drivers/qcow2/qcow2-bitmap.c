@@ -122,7 +122,8 @@ GArray *coroutine_mixed_fn qcow2_bitmaps_load(Qcow2State *s, GError **errp)
                                 &end) ||
          end > file_length)) {
         block_error_set(errp, EINVAL,
-                        "'%s': bitmap_directory_offset %" G_GUINT64_FORMAT " with %" G_GUINT64_FORMAT
+                        "'%s': bitmap_directory_offset %" G_GUINT64_FORMAT
+                        " with %" G_GUINT64_FORMAT
                         " bytes goes beyond the end of the file (%" G_GUINT64_FORMAT " bytes)",
                         s->name, s->ext.bitmap_directory_offset,
                         s->ext.bitmap_directory_size, file_length);

@@ -19,7 +19,7 @@
 #define MAX_SHARDS 16
 
 struct Qcow2Slice {
-    gatomicrefcount refs;
+    gint refs; /* atomic */
     uint64_t offset; /* in the file: the key */
     GList link;      /* in lru */
     uint64_t words[];
@@ -62,7 +62,7 @@ Qcow2Cache *qcow2_cache_new(uint64_t max_bytes, uint64_t slice_bytes)
 
 void qcow2_slice_unref(Qcow2Slice *slice)
 {
-    if (g_atomic_ref_count_dec(&slice->refs)) {
+    if (g_atomic_int_dec_and_test(&slice->refs)) {
         g_free(slice);
     }
 }
@@ -120,7 +120,7 @@ static Qcow2Slice *lookup(Shard *shard, uint64_t offset)
     g_mutex_lock(&shard->lock);
     slice = g_hash_table_lookup(shard->by_offset, &offset);
     if (slice) {
-        g_atomic_ref_count_inc(&slice->refs);
+        g_atomic_int_inc(&slice->refs);
         if (shard->lru.head != &slice->link) {
             g_queue_unlink(&shard->lru, &slice->link);
             g_queue_push_head_link(&shard->lru, &slice->link);
@@ -137,7 +137,7 @@ static void insert(const Qcow2Cache *cache, Shard *shard, Qcow2Slice *slice)
     while (shard->lru.length >= cache->max_slices) {
         evict_oldest(shard);
     }
-    g_atomic_ref_count_inc(&slice->refs);
+    g_atomic_int_inc(&slice->refs);
     g_hash_table_insert(shard->by_offset, &slice->offset, slice);
     g_queue_push_head_link(&shard->lru, &slice->link);
     g_mutex_unlock(&shard->lock);
@@ -156,7 +156,7 @@ static int coroutine_fn GRAPH_RDLOCK load(const Qcow2Cache *cache, BdrvChild *fi
         return ret;
     }
     qcow2_words_to_host(slice->words, cache->slice_bytes / sizeof(uint64_t));
-    g_atomic_ref_count_init(&slice->refs);
+    slice->refs = 1;
     slice->offset = offset;
     slice->link = (GList){ .data = slice };
     *result = slice;

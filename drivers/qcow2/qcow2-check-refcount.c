@@ -36,7 +36,7 @@ static int coroutine_fn GRAPH_RDLOCK read_block(Qcow2Check *c, uint64_t index,
     int ret;
 
     block->is_zero = offset == 0 || offset >= c->file_length;
-    if (qcow2_offset_into_cluster(geo, offset)) {
+    if (qcow2_offset_into_cluster(geo, offset) || offset > INT64_MAX) {
         return -EIO;
     }
     if (block->is_zero) {

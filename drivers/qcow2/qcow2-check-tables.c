@@ -245,12 +245,12 @@ static int coroutine_fn GRAPH_RDLOCK check_copied_l2(Qcow2Check *c, uint64_t l1_
                                                      uint64_t l1_entry, uint64_t *words)
 {
     const Qcow2Geometry *geo = &c->s->geo;
-    uint64_t l2_offset = l1_entry & QCOW2_OFFSET_MASK, refcount;
+    uint64_t l2_offset = l1_entry & QCOW2_OFFSET_MASK, refcount = 0;
     unsigned step = geo->subclusters > 1 ? 2 : 1;
     int ret;
 
     /* Without the refcount there is nothing to compare, and it was reported. */
-    if (l2_offset == 0 ||
+    if (l2_offset != 0 &&
         qcow2_check_refcount(c, l2_offset >> geo->cluster_bits, &refcount) < 0) {
         return 0;
     }
@@ -259,6 +259,9 @@ static int coroutine_fn GRAPH_RDLOCK check_copied_l2(Qcow2Check *c, uint64_t l1_
                             "ERROR OFLAG_COPIED L2 cluster: l1_index=%" G_GUINT64_FORMAT
                             " l1_entry=%" HEX " refcount=%" G_GUINT64_FORMAT,
                             l1_index, l1_entry, refcount);
+    }
+    if (l2_offset == 0) {
+        return 0;
     }
     ret = read_l2(c, l2_offset, words);
     for (uint64_t i = 0; ret == 0 && i < 1ULL << geo->l2_bits; i++) {

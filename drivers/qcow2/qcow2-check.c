@@ -93,6 +93,12 @@ static int coroutine_fn GRAPH_RDLOCK load_snapshots(Qcow2Check *c, Qcow2Snapshot
         c->result->check_errors++;
         return -EFBIG;
     }
+    if (qcow2_offset_into_cluster(&c->s->geo, c->s->header.snapshots_offset) ||
+        c->s->header.snapshots_offset > INT64_MAX - QCOW2_MAX_SNAPSHOT_TABLE) {
+        qcow2_check_report(c, "ERROR snapshot table offset invalid");
+        c->result->check_errors++;
+        return -EINVAL;
+    }
     if (!qcow2_snapshots_load(c->s, true, table, &err)) {
         qcow2_check_report(c, "ERROR failed to read the snapshot table: %s", err->message);
         c->result->check_errors++;

@@ -40,15 +40,18 @@ static bool parse_data_file(const Parser *p, const uint8_t *data, uint32_t lengt
     return true;
 }
 
+/* Should there be several tables, in spite of the rule, each may give names. */
 static bool parse_feature_names(const Parser *p, const uint8_t *data, uint32_t length)
 {
-    if (length == 0) {
-        return true;
+    Qcow2Extensions *ext = p->ext;
+    size_t have = ext->nb_feature_names * FEATURE_ENTRY_BYTES;
+    size_t more = length / FEATURE_ENTRY_BYTES;
+
+    if (more > 0) {
+        ext->feature_names = g_realloc(ext->feature_names, have + more * FEATURE_ENTRY_BYTES);
+        memcpy(ext->feature_names + have, data, more * FEATURE_ENTRY_BYTES);
+        ext->nb_feature_names += more;
     }
-    g_free(p->ext->feature_names);
-    p->ext->nb_feature_names = length / FEATURE_ENTRY_BYTES;
-    p->ext->feature_names = g_malloc(length);
-    memcpy(p->ext->feature_names, data, length);
     return true;
 }
 

@@ -105,8 +105,8 @@ bool qcow2_check_table(const Qcow2Geometry *geo, uint64_t offset, uint64_t entri
         return false;
     }
     if (__builtin_add_overflow(offset, bytes, &end) || end > INT64_MAX) {
-        block_error_set(errp, EINVAL, "'%s': %s offset 0x%" G_GINT64_MODIFIER "x is too large", name,
-                        what, offset);
+        block_error_set(errp, EINVAL, "'%s': %s offset 0x%" G_GINT64_MODIFIER "x is too large",
+                        name, what, offset);
         return false;
     }
     if (bytes > 0 && offset >= file_length) {
@@ -148,8 +148,9 @@ static bool check_basics(const Qcow2Header *h, const char *name, GError **errp)
         return false;
     }
     if (h->size > (uint64_t)BDRV_MAX_LENGTH) {
-        block_error_set(errp, EFBIG, "'%s': size %" G_GUINT64_FORMAT " is more than %" G_GINT64_FORMAT,
-                        name, h->size, (int64_t)BDRV_MAX_LENGTH);
+        block_error_set(errp, EFBIG,
+                        "'%s': size %" G_GUINT64_FORMAT " is more than %" G_GINT64_FORMAT, name,
+                        h->size, (int64_t)BDRV_MAX_LENGTH);
         return false;
     }
     return true;
@@ -213,6 +214,9 @@ static bool check_tables(const Qcow2Header *h, uint64_t file_length, int flags, 
                         name, h->cluster_bits);
         return false;
     }
+    if (!check_l1(h, &geo, file_length, name, errp)) {
+        return false;
+    }
     if (h->refcount_table_clusters == 0 && !(flags & BDRV_O_CHECK)) {
         block_error_set(errp, EINVAL, "'%s': refcount_table_clusters is 0", name);
         return false;
@@ -234,7 +238,7 @@ static bool check_tables(const Qcow2Header *h, uint64_t file_length, int flags, 
             return false;
         }
     }
-    return check_l1(h, &geo, file_length, name, errp);
+    return true;
 }
 
 static bool check_compression(const Qcow2Header *h, const char *name, GError **errp)

@@ -5,7 +5,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 /* How far an empty stretch of the L1 table is followed in one answer. */
-#define MAX_EMPTY_L1_ENTRIES 4096
+#define MAX_EMPTY_L1_ENTRIES 256
 
 Qcow2L1 *coroutine_mixed_fn qcow2_l1_load(Qcow2State *s, uint64_t offset, uint32_t size,
                                           const char *what, GError **errp)

@@ -86,7 +86,8 @@ static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError 
         return false;
     }
     if (object && header->crypt_method == QCOW2_CRYPT_NONE) {
-        block_error_set(errp, EINVAL, "No encryption in image header, but options specified format");
+        block_error_set(errp, EINVAL,
+                        "No encryption in image header, but options specified format");
         return false;
     }
     return true;

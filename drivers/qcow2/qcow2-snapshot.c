@@ -6,6 +6,8 @@
 
 /* Bytes of an entry before its extra data. */
 #define ENTRY_FIXED 40
+#define MAX_ID (sizeof(((BdrvSnapshotInfo *)NULL)->id) - 1)
+#define MAX_NAME (sizeof(((BdrvSnapshotInfo *)NULL)->name) - 1)
 
 static void take_extra(const uint8_t *extra, Qcow2Snapshot *sn)
 {
@@ -36,14 +38,15 @@ int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot
     sn->incomplete = version >= 3 && sn->extra_data_size < 16;
     take_extra(buf + ENTRY_FIXED, sn);
     length = ENTRY_FIXED + sn->extra_data_size;
-    sn->id = g_strndup((const char *)buf + length, id_size);
-    sn->name = g_strndup((const char *)buf + length + id_size, name_size);
+    /* Longer ones are cut where BdrvSnapshotInfo would cut them. */
+    sn->id = g_strndup((const char *)buf + length, MIN(id_size, MAX_ID));
+    sn->name = g_strndup((const char *)buf + length + id_size, MIN(name_size, MAX_NAME));
     length += id_size + name_size;
     return (length + 7) & ~7LL;
 }
 
-static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window, bool for_check,
-                                                       uint64_t file_length,
+static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window,
+                                                       bool for_check, uint64_t file_length,
                                                        Qcow2SnapshotTable *table, GError **errp)
 {
     uint64_t offset = s->header.snapshots_offset + table->bytes;
@@ -86,12 +89,8 @@ static bool coroutine_mixed_fn GRAPH_RDLOCK load_entries(Qcow2State *s, bool for
     bool ok = true;
 
     for (uint32_t i = 0; i < s->header.nb_snapshots && ok; i++) {
-        /* A last entry may end where nothing was written any more. */
-        if (s->header.snapshots_offset + table->bytes > file_length + ENTRY_FIXED ||
-            table->bytes > QCOW2_MAX_SNAPSHOT_TABLE) {
-            block_error_set(errp, EFBIG,
-                            "'%s': %u snapshots do not fit into the file, or into a table of %d "
-                            "bytes",
+        if (table->bytes > QCOW2_MAX_SNAPSHOT_TABLE) {
+            block_error_set(errp, EFBIG, "'%s': a table of %u snapshots is larger than %d bytes",
                             s->name, s->header.nb_snapshots, QCOW2_MAX_SNAPSHOT_TABLE);
             ok = false;
         } else {
@@ -113,8 +112,11 @@ bool coroutine_mixed_fn qcow2_snapshots_load(Qcow2State *s, bool for_check,
     if (s->header.nb_snapshots == 0) {
         return true;
     }
-    /* No more memory than for the entries that the file has room for. */
-    table->entries = g_new0(Qcow2Snapshot, MIN(s->header.nb_snapshots, room + 2));
+    /* No more memory than for the entries that the file has room for, and one
+     * that turns out not to fit. */
+    table->entries = g_new0(Qcow2Snapshot,
+                            for_check ? s->header.nb_snapshots
+                                      : MIN(s->header.nb_snapshots, room + 1));
     return load_entries(s, for_check, table, errp);
 }
 
@@ -153,13 +155,10 @@ bool qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *
 static const Qcow2Snapshot *find_snapshot(const Qcow2State *s, const BdrvSnapshotInfo *wanted)
 {
     for (uint32_t i = 0; i < s->snapshots.count; i++) {
-        BdrvSnapshotInfo cut;
+        const Qcow2Snapshot *sn = &s->snapshots.entries[i];
 
-        /* The list may have cut them short: compare what it gave. */
-        g_strlcpy(cut.id, s->snapshots.entries[i].id, sizeof(cut.id));
-        g_strlcpy(cut.name, s->snapshots.entries[i].name, sizeof(cut.name));
-        if (strcmp(cut.id, wanted->id) == 0 && strcmp(cut.name, wanted->name) == 0) {
-            return &s->snapshots.entries[i];
+        if (strcmp(sn->id, wanted->id) == 0 && strcmp(sn->name, wanted->name) == 0) {
+            return sn;
         }
     }
     return NULL;
@@ -201,7 +200,9 @@ bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snaps
     g_atomic_pointer_set(&s->l1, l1);
     s->l1_offset = sn->l1_table_offset;
     s->l1_size = sn->l1_size;
-    s->length = length;
-    bdrv_set_length(bs, length);
+    /* QEMU keeps the length of the active disk, which pads a shorter snapshot
+     * with zeros, and users get what they know; but a longer one is not cut. */
+    s->length = MAX(length, s->header.size);
+    bdrv_set_length(bs, s->length);
     return true;
 }

@@ -88,8 +88,9 @@ typedef enum BlockReferenceKind {
  */
 typedef struct BlockOpenPolicy {
     /*
-     * Whether @image (a filename) may refer to @name (resolved relative to
-     * @image; possibly "json:…" or with a protocol). False sets @errp.
+     * Whether @image (a filename) may refer to @name: a backing file's name
+     * resolved relative to @image, a data file's as it stands; possibly
+     * "json:…" or with a protocol. False sets @errp.
      */
     bool (*allow)(void *opaque, const char *image, BlockReferenceKind kind, const char *name,
                   GError **errp);

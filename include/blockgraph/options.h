@@ -37,7 +37,10 @@ JsonObject *block_options_parse_json(const char *text, GError **errp);
 /* A deep copy that the caller unrefs; @options may be NULL (an empty object). */
 JsonObject *block_options_copy(JsonObject *options);
 
-/* Merge @from's members into @into; @into's own members win. */
+/*
+ * Merge copies of @from's members into @into; @into's own members win. Where
+ * both have an object, its members are merged alike.
+ */
 void block_options_merge(JsonObject *into, JsonObject *from);
 
 /* "json:{...}" of the object, keys in order; free with g_free(). */

@@ -107,4 +107,5 @@ class Corpus:
             patches = make_patches(image)
             self.save(file, qcow2.patched(image.data, patches))
             places = ', '.join('0x%x' % place for place, _, _ in patches)
-            self.note(file, size, '%s with %s (patched at %s)' % (source, what, places), tags, **more)
+            self.note(file, size, '%s with %s (patched at %s)' % (source, what, places), tags,
+                      **more)

@@ -6,6 +6,7 @@ Every case takes one of tests/fixtures and changes one field (or, where the
 damage is that two disagree, both). It says what must come of it:
 
   refuse   opening fails, and the message matches `hint` (any case)
+  info     `info` works, but what needs the content is refused; the message matches `hint`
   eio      opens; reading the whole disk fails with an I/O error
   check    opens and reads; `check` finds corruption
   ok       opens, reads and checks clean: harmless
@@ -55,7 +56,10 @@ def apply(case):
 def describe(case):
     parts = []
     for offset, fmt, value in case.patches:
-        text = value.hex() if fmt is None else '%r' % value if isinstance(value, bytes) else '%#x' % value
+        if fmt is None:
+            text = value.hex()
+        else:
+            text = '%r' % value if isinstance(value, bytes) else '%#x' % value
         parts.append('%#x: %s' % (offset, text))
     if case.truncate is not None:
         parts.append('cut to %d bytes' % case.truncate)

@@ -37,9 +37,9 @@ FIELDS = [
 SIZES = [(1 << 62, 'disk|size|catalog'), (1 << 63, 'disk|size|catalog'),
          ((1 << 64) - 1, 'disk|size|catalog'), (33 * 1024 + 512, 'disk|size|catalog')]
 ENTRIES = [('beyond-end', 0x100), ('wraps-32-bits', 0x80000000), ('largest', 0xfffffffe)]
-# Lengths of the file: nothing, within the magic, within the header, within the catalog.
+# Lengths of the file: nothing, within the magic, within the header, before the catalog.
 LENGTHS = [(0, 'bochs'), (20, 'bochs'), (80, 'bochs|header|short'),
-           (511, 'bochs|header|short|catalog', 'ok'), (600, 'catalog|short', 'ok')]
+           (511, 'bochs|header|short|catalog', 'ok'), (512, 'catalog|short', 'ok')]
 
 
 def rows(load):
@@ -66,8 +66,8 @@ def fields(version, base):
         yield row('%s-disk-size-%x' % (stem, value), 'refuse', hint,
                   **field(base, 'disk_size_v%d' % version, value))
     for length, hint, *qemu in LENGTHS:
-        yield row('%s-length-%d' % (stem, length), 'refuse', hint, *qemu, truncate=length, base=base,
-                  patches=[])
+        yield row('%s-length-%d' % (stem, length), 'refuse', hint, *qemu, truncate=length,
+                  base=base, patches=[])
 
 
 def entries(version, base, data):
@@ -78,6 +78,7 @@ def entries(version, base, data):
                   patches=[(512, '<I', value)])
     yield row('bochs-v%d-entry-double-use' % version, 'ok', None, base=base,
               patches=[(512, '<I', 0)])
-    yield row('bochs-v%d-length-within-extent' % version, 'bounded', None, base=base,
-              patches=[], truncate=len(data) - 512)
+    for name, length in (('catalog', 600), ('extent', len(data) - 512)):
+        yield row('bochs-v%d-length-within-%s' % (version, name), 'bounded', None, base=base,
+                  patches=[], truncate=length)
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The qcow2 half of damage.py: header fields, extensions, tables and their entries."""
+import zlib
+
 import qcow2
 
 BIG64 = (1 << 64) - 1
@@ -54,7 +56,7 @@ FIELDS = [
     ('header_length', BIG32 & ~7, 'refuse', 'header'),
     ('incompatible_features', 1 << 5, 'refuse', 'feature'),
     ('incompatible_features', 1 << 63, 'refuse', 'feature'),
-    ('incompatible_features', 4, 'refuse', 'data'),
+    ('incompatible_features', 4, 'info', 'data'),
     ('incompatible_features', 8, 'refuse', 'compression'),
     ('incompatible_features', 16, 'refuse', 'extended|subcluster|cluster'),
     ('compression_type', 1, 'refuse', 'compression'),
@@ -66,7 +68,8 @@ FIELDS = [
 ]
 
 LENGTHS = [(0, 'qcow2|short|header'), (3, 'qcow2|short|header'), (23, 'qcow2|short|header'),
-           (71, 'short|header|qcow2'), (103, 'short|header|qcow2'), (511, 'short|header|L1', 'check')]
+           (71, 'short|header|qcow2'), (103, 'short|header|qcow2'),
+           (511, 'short|header|L1', 'check')]
 
 
 def row(name, base, patches, expect, hint=None, qemu=None, truncate=None):
@@ -114,8 +117,10 @@ def backing(image):
 def extensions(image):
     base = 'features.qcow2'
     place = image(base).extension(0x0badcafe)
-    for name, value in (('4gib', BIG32), ('2gib', 0x80000000), ('cluster', 1024), ('wrap', 0xfffffff8)):
-        yield row('extension-length-' + name, base, [(place + 4, '>I', value)], 'refuse', 'extension')
+    for name, value in (('4gib', BIG32), ('2gib', 0x80000000), ('cluster', 1024),
+                        ('wrap', 0xfffffff8)):
+        yield row('extension-length-' + name, base, [(place + 4, '>I', value)], 'refuse',
+                  'extension')
     names = image('extended-l2.qcow2').extension(qcow2.EXT_FEATURE_NAMES)
     yield row('feature-names-odd-size', 'extended-l2.qcow2', [(names + 4, '>I', 47)], 'bounded')
 
@@ -205,19 +210,19 @@ def compressed(image):
     host = data.get(place) & ((1 << (62 - (data.cluster_bits - 8))) - 1)
     # Stored deflate blocks; the whole cluster is 2048 bytes.
     yield row('deflate-too-little', base, [(host, None, stored(bytes(512)))], 'eio')
-    yield row('deflate-too-much', base, [(host, None, b'\x63' + repeat_zero())], 'bounded')
+    yield row('deflate-too-much', base, [(host, None, too_much())], 'eio', None, 'ok')
 
 
 def stored(data):
     """One stored, final deflate block."""
-    return b'\x01' + len(data).to_bytes(2, 'little') + (len(data) ^ 0xffff).to_bytes(2, 'little') + data
+    length = len(data).to_bytes(2, 'little') + (len(data) ^ 0xffff).to_bytes(2, 'little')
+    return b'\x01' + length + data
 
 
-def repeat_zero():
-    """The rest of a fixed-Huffman block that goes on after the cluster's 2048 zeroes."""
-    import zlib
+def too_much():
+    """A deflate stream for 64 KiB, far more than a cluster."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -12)
-    return (packer.compress(bytes(1 << 16)) + packer.flush())[1:]
+    return packer.compress(bytes(1 << 16)) + packer.flush()
 
 
 def extended_l2(image):
@@ -225,7 +230,8 @@ def extended_l2(image):
     data = image(base)
     place = data.l2(0)
     bitmap = data.get(place + 8)
-    yield row('subcluster-zero-and-allocated', base, [(place + 8, '>Q', bitmap | 2 | 2 << 32)], 'eio')
+    yield row('subcluster-zero-and-allocated', base,
+              [(place + 8, '>Q', bitmap | 2 | 2 << 32)], 'eio')
     yield row('subcluster-allocated-nowhere', base, [
         (data.l2(48 * 1024) + 8, '>Q', 1)], 'bounded')
     yield row('extended-l2-compressed-with-bitmap', base, [
@@ -236,8 +242,9 @@ def data_file(image):
     base = 'data-file.qcow2'
     data = image(base)
     place = data.extension(qcow2.EXT_DATA_FILE)
-    yield row('data-file-name-huge', base, [(place + 4, '>I', 0x7fffffff)], 'refuse', 'extension|data file')
-    yield row('data-file-name-gone', base, [(place, '>I', 0x0badcafe)], 'refuse', 'data')
+    yield row('data-file-name-huge', base, [(place + 4, '>I', 0x7fffffff)], 'refuse',
+              'extension|data file')
+    yield row('data-file-name-gone', base, [(place, '>I', 0x0badcafe)], 'info', 'data')
     entry = data.l2(4096)
     yield row('data-file-entry-elsewhere', base, [
         (entry, '>Q', qcow2.COPIED | 0x2000)], 'bounded')

@@ -93,7 +93,8 @@ def too_deep(corpus):
     """300 layers, more than the 256 that may be opened."""
     if corpus.quick:
         return
-    corpus.create('.layer.qcow2', M, 'cluster_size=512', (), ('-u', '-b', '000.qcow2', '-F', 'qcow2'))
+    corpus.create('.layer.qcow2', M, 'cluster_size=512', (),
+                  ('-u', '-b', '000.qcow2', '-F', 'qcow2'))
     template = corpus.read('.layer.qcow2')
     corpus.create('too-deep/000.qcow2', M, 'cluster_size=512')
     for layer in range(1, 300):

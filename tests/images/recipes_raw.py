@@ -62,7 +62,8 @@ def raw_huge(corpus):
 
 
 def bochs_images(corpus):
-    layouts = {'small-extents': (512 * K, 4096), 'usual': (M, 16384), 'big-extents': (4 * M, 512 * K)}
+    layouts = {'small-extents': (512 * K, 4096), 'usual': (M, 16384),
+               'big-extents': (4 * M, 512 * K)}
     for name, (disk, extent) in layouts.items():
         for number, version in ((1, bochs.V1), (2, bochs.V2)):
             image = bochs.sample(version, disk, extent)

@@ -44,8 +44,8 @@ def features(corpus):
                  None, ('quick', 'features', 'damaged'), expect='refuse',
                  hint='(?i)feature.*10000000000')
     corpus.patch(source, 'features-named.qcow2', 'an incompatible feature known by name',
-                 lambda image: [qcow2.with_extension(
-                     image, qcow2.EXT_FEATURE_NAMES, qcow2.feature_name(0, 40, 'time travel')),
+                 lambda image: [(image.extension(qcow2.EXT_FEATURE_NAMES) + 8, None,
+                                 qcow2.feature_name(0, 40, 'time travel')),
                                 qcow2.set_features(image, 'incompatible_features', 1 << 40)],
                  None, ('quick', 'features', 'damaged'), expect='refuse', hint='time travel')
 
@@ -54,7 +54,7 @@ def refcount(image, guest, value):
     return image.refcount(image.host(guest)), image.refcount_format(), value
 
 
-# name: (exit code of check, expect, what, patches)
+# name: (exit code of check, expect, what, patches[, what QEMU 10.0 does instead])
 CHECKS = {
     'leak': (3, 'check', 'an L2 entry cleared', lambda image: [
         (image.l2(3 * 64 * K), '>Q', 0)]),
@@ -73,8 +73,8 @@ CHECKS = {
         (image.l2(3 * 64 * K), '>Q', image.header('l1_table_offset') | qcow2.COPIED)]),
     'not-copied': (2, 'check', 'an L2 entry without the copied flag', lambda image: [
         (image.l2(3 * 64 * K), '>Q', image.host(3 * 64 * K))]),
-    'beyond-end': (2, 'check', 'an L2 entry beyond the end of the file', lambda image: [
-        (image.l2(3 * 64 * K), '>Q', 1 << 40 | qcow2.COPIED)]),
+    'beyond-end': (2, 'eio', 'an L2 entry beyond the end of the file', lambda image: [
+        (image.l2(3 * 64 * K), '>Q', 1 << 40 | qcow2.COPIED)], 'check'),
     'unaligned-l2-entry': (2, 'eio', 'an L2 entry that is not aligned', lambda image: [
         (image.l2(3 * 64 * K), '>Q', image.get(image.l2(3 * 64 * K)) + 512)]),
     'reserved-bits': (2, 'check', 'an L2 entry with a reserved bit', lambda image: [
@@ -93,9 +93,10 @@ CHECKS = {
 def checks(corpus):
     """What `check` is to find."""
     corpus.plain('check-base.qcow2', 2 * M, '', OPS, ('quick',))
-    for name, (status, expect, what, patches) in CHECKS.items():
+    for name, (status, expect, what, patches, *qemu) in CHECKS.items():
         corpus.patch('check-base.qcow2', 'check-%s.qcow2' % name, what, patches, 2 * M,
-                     ('quick', 'damaged', 'check'), expect=expect, check_status=status)
+                     ('quick', 'damaged', 'check'), expect=expect, check_status=status,
+                     qemu=qemu[0] if qemu else None)
 
 
 def check_snapshot(corpus):
@@ -103,8 +104,8 @@ def check_snapshot(corpus):
     corpus.create('.shared.qcow2', M, '', [('fill', 0, 128 * K, 1)])
     corpus.img('snapshot', '-c', 'one', '.shared.qcow2')
     corpus.patch('.shared.qcow2', 'check-snapshot-refcount.qcow2', 'a refcount too low',
-                 lambda image: [refcount(image, 0, 1)], M, ('quick', 'damaged', 'check', 'snapshot'),
-                 expect='check', check_status=2)
+                 lambda image: [refcount(image, 0, 1)], M,
+                 ('quick', 'damaged', 'check', 'snapshot'), expect='check', check_status=2)
 
 
 RECIPES = (encrypted, features, checks, check_snapshot)

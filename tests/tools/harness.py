@@ -164,7 +164,7 @@ class ToolTest(unittest.TestCase):
         for program in (self.as_qemu, reference() or '/nowhere'):
             text = text.replace(program, 'qemu-img')
         # The tools of a folder of one's own may run through a wrapper.
-        return re.sub(r"(?<=Try ')\S*qemu-img|^\S*/qemu-img(?= \w+: )", 'qemu-img', text,
+        return re.sub(r"(?<=Try ')\S*qemu-img|^\S*/qemu-img(?=( \w+)?: )", 'qemu-img', text,
                       flags=re.MULTILINE)
 
     def check_same(self, *args, cwd=None, errors=True, mask=None):

@@ -51,8 +51,8 @@ class BlkdebugTest(harness.ToolTest):
         self.assertIn(name, result.err, args)
         self.assertRegex(result.err, r'Input/output error', args)
         if 'Could not open' not in result.err:
-            self.assertRegex(result.err, r'(offset|byte|cluster|block|table) ?[=:]? ?(0x)?[0-9a-f]+',
-                             args)
+            self.assertRegex(result.err,
+                             r'(offset|byte|cluster|block|table) ?[=:]? ?(0x)?[0-9a-f]+', args)
         if is_json and result.out:
             json.loads(result.out)
 
@@ -69,9 +69,6 @@ class BlkdebugTest(harness.ToolTest):
                 'convert', *extra, '--image-opts', options, 'out.raw'])
 
     def test_compare(self):
-        self.for_formats(lambda options: [
-            'compare', '--image-opts', options, 'driver=null-co,size=1M,read-zeroes=on'],
-            formats=())
         self.make_images()
         for name, image_format in (('a.raw', 'raw'), ('a.qcow2', 'qcow2'), ('c.qcow2', 'qcow2')):
             plain = 'driver=%s,file.driver=file,file.filename=%s' % (image_format, name)
@@ -87,10 +84,10 @@ class BlkdebugTest(harness.ToolTest):
                 output == 'json', ('qcow2',))
 
     def test_map(self):
-        for output in ('human', 'json'):
-            self.for_formats(lambda options, output=output: [
-                'map', '--output=' + output, '--image-opts', options],
-                output == 'json', ('qcow2',))
+        self.for_formats(lambda options: ['map', '--output=json', '--image-opts', options],
+                         True, ('qcow2',))
+        # With compressed clusters, the human form is an error anyway.
+        self.check_each(lambda options: ['map', '--image-opts', options], 'a.qcow2', 'qcow2')
 
     def test_info(self):
         for output in ('human', 'json'):

@@ -41,9 +41,11 @@ class GraphTest(harness.ToolTest):
     def test_json_names_nodes_and_edges(self):
         self.make_chain()
         graph = json.loads(self.graph('--output=json', 'top.qcow2'))
-        self.assertEqual(len(graph['nodes']), 6)
+        nodes = [node for node in graph['nodes'] if node['kind'] == 'node']
+        self.assertEqual(sorted(node['driver'] for node in nodes),
+                         ['file', 'file', 'file', 'qcow2', 'qcow2', 'raw'])
         self.assertEqual(len([edge for edge in graph['edges'] if edge['name'] == 'backing']), 2)
-        names = {node['node-name'] for node in graph['nodes']}
+        names = {node['name'] for node in nodes}
         self.assertEqual(len(names), 6)
         for edge in graph['edges']:
             self.assertIn(edge['child'], names)

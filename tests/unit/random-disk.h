@@ -35,6 +35,14 @@ static inline int random_below(GRand *rand, int end)
     return g_rand_int_range(rand, 0, end);
 }
 
+/* 1 to @max, but not more than @left. */
+static inline int64_t random_run(GRand *rand, int max, int64_t left)
+{
+    int64_t n = 1 + random_below(rand, max);
+
+    return MIN(n, left);
+}
+
 static inline void random_fill(GRand *rand, uint8_t *data, size_t size)
 {
     uint32_t word = g_rand_int(rand) | 1;
@@ -179,7 +187,7 @@ static inline void write_subclusters(Qcow2Writer *w, int64_t guest, uint64_t l2,
     uint64_t host = entry & UINT64_C(0x00fffffffffffe00), bitmap = 0;
 
     for (int i = 0; i < 32;) {
-        int kind = random_below(w->rand, 3), end = MIN(32, i + 1 + random_below(w->rand, 8));
+        int kind = random_below(w->rand, 3), end = i + random_run(w->rand, 8, 32 - i);
 
         for (; i < end; i++) {
             if (kind == 1 && allocated) {
@@ -213,7 +221,7 @@ static inline uint64_t write_l2_table(Qcow2Writer *w, int64_t guest, int entries
 
     for (int i = 0; i < entries;) {
         ClusterKind kind = random_below(w->rand, w->version2 ? CLUSTER_ZERO : CLUSTER_KINDS);
-        int end = MIN(entries, i + 1 + random_below(w->rand, 6));
+        int end = i + random_run(w->rand, 6, entries - i);
 
         for (; i < end && guest + i * w->cluster < w->size; i++) {
             if (w->extended) {
@@ -297,7 +305,7 @@ static inline void make_raw_layer(GRand *rand, Layer *layer)
 
     assert_true(fd >= 0);
     for (int64_t offset = 0, n; offset < end; offset += n) {
-        n = MIN(end - offset, 1 + random_below(rand, 200000));
+        n = random_run(rand, 200000, end - offset);
         if (random_below(rand, 2)) {
             random_fill(rand, layer->view + offset, n);
             assert_int_equal(pwrite(fd, layer->view + offset, n, offset), n);

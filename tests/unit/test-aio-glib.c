@@ -23,7 +23,9 @@ typedef struct Work {
     int done;
 } Work;
 
-enum { WORK_KINDS = 5 };
+enum {
+    WORK_KINDS = 5
+};
 
 static void count_cb(void *opaque)
 {

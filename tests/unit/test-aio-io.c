@@ -75,7 +75,7 @@ static void what_is_written_is_read_back(void **state)
 static void writes_take_flags(void **state)
 {
     g_autoptr(AioContext) ctx = test_context();
-    struct iovec iov = { (char[]) { "durable" }, 7 };
+    struct iovec iov = { (char[]){ "durable" }, 7 };
     AioRequest req = { .op = AIO_OP_WRITEV, .iov = &iov, .niov = 1, .rw_flags = RWF_DSYNC };
     int fd = temp_file();
 
@@ -139,7 +139,9 @@ static void calls_run_on_a_worker_thread(void **state)
 
 static void many_requests_at_once_all_complete(void **state)
 {
-    enum { COUNT = 3000 };
+    enum {
+        COUNT = 3000
+    };
     g_autoptr(AioContext) ctx = test_context();
     g_autofree AioRequest *reqs = g_new0(AioRequest, COUNT);
     g_autofree struct iovec *iov = g_new0(struct iovec, COUNT);
@@ -151,10 +153,14 @@ static void many_requests_at_once_all_complete(void **state)
 
         for (int i = 0; i < COUNT; i++) {
             values[i] = pass == 0 ? i : UINT32_MAX;
-            iov[i] = (struct iovec) { &values[i], sizeof(values[i]) };
-            reqs[i] = (AioRequest) {
-                .op = pass == 0 ? AIO_OP_WRITEV : AIO_OP_READV, .fd = fd, .iov = &iov[i],
-                .niov = 1, .offset = i * sizeof(values[i]), .complete = request_over,
+            iov[i] = (struct iovec){ &values[i], sizeof(values[i]) };
+            reqs[i] = (AioRequest){
+                .op = pass == 0 ? AIO_OP_WRITEV : AIO_OP_READV,
+                .fd = fd,
+                .iov = &iov[i],
+                .niov = 1,
+                .offset = i * sizeof(values[i]),
+                .complete = request_over,
                 .opaque = &over,
             };
             aio_submit(ctx, &reqs[i]);

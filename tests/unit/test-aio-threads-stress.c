@@ -10,11 +10,21 @@
 #include "util/sanitizer.h"
 
 #ifdef BUILT_WITH_TSAN
-enum { SCALE = 1 };
+enum {
+    SCALE = 1
+};
 #else
-enum { SCALE = 5 };
+enum {
+    SCALE = 5
+};
 #endif
-enum { THREADS = 4, BALLS = 16, HOPS = 400 * SCALE, TRAVELLERS = 16, TRIPS = 50 * SCALE };
+enum {
+    THREADS = 4,
+    BALLS = 16,
+    HOPS = 400 * SCALE,
+    TRAVELLERS = 16,
+    TRIPS = 50 * SCALE
+};
 
 typedef struct Stress {
     AioContext *ctx;
@@ -83,7 +93,7 @@ static void bottom_halves_fly_between_threads(void **state)
 
     stress_begin(&stress);
     for (int i = 0; i < BALLS; i++) {
-        balls[i] = (Ball) { &stress, i, HOPS };
+        balls[i] = (Ball){ &stress, i, HOPS };
         aio_bh_oneshot(stress.contexts[i % THREADS], ball_fly, &balls[i]);
     }
     stress_end(&stress);
@@ -94,8 +104,8 @@ static void bottom_halves_fly_between_threads(void **state)
 
 typedef struct Bell {
     AioBH *bh;
-    atomic_uint rung;  /* by anybody, each time before scheduling */
-    unsigned heard;    /* what rung was when the bottom half ran last */
+    atomic_uint rung; /* by anybody, each time before scheduling */
+    unsigned heard;   /* what rung was when the bottom half ran last */
     unsigned runs;
 } Bell;
 
@@ -144,7 +154,7 @@ static void no_scheduling_is_lost(void **state)
         bells[i].bh = aio_bh_new(contexts[i], bell_rings, &bells[i]);
     }
     for (int i = 0; i < THREADS; i++) {
-        ringers[i] = (Ringer) { &stress, bells, i, HOPS / 10 };
+        ringers[i] = (Ringer){ &stress, bells, i, HOPS / 10 };
         aio_bh_oneshot(contexts[i], ringer_rings, &ringers[i]);
     }
     stress_end(&stress);
@@ -229,7 +239,7 @@ static void coroutines_travel_between_threads(void **state)
     co_mutex_init(&mutex);
     stress_begin(&stress);
     for (int i = 0; i < TRAVELLERS; i++) {
-        travellers[i] = (Traveller) { &stress, &mutex, &trips, i, fd };
+        travellers[i] = (Traveller){ &stress, &mutex, &trips, i, fd };
         aio_co_schedule(stress.contexts[i % THREADS], coroutine_create(travel, &travellers[i]));
     }
     stress_end(&stress);
@@ -270,7 +280,7 @@ static void a_wake_may_overtake_the_yield(void **state)
 
     stress_begin(&stress);
     for (int i = 0; i < THREADS; i++) {
-        sleepers[i] = (Sleeper) {
+        sleepers[i] = (Sleeper){
             .stress = &stress,
             .home = stress.contexts[i],
             .alarm = stress.contexts[(i + 1) % THREADS],

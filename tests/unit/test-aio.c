@@ -285,7 +285,9 @@ static void log_timer(void *opaque)
 
 static void timers_fire_in_order_of_time(void **state)
 {
-    enum { COUNT = 20 };
+    enum {
+        COUNT = 20
+    };
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(AioContext) ctx = test_context();
     Log log = { ctx, text };
@@ -293,7 +295,7 @@ static void timers_fire_in_order_of_time(void **state)
     int64_t now = aio_now(ctx);
 
     for (int i = 0; i < COUNT; i++) {
-        timers[i] = (LogTimer) { &log, 'a' + i };
+        timers[i] = (LogTimer){ &log, 'a' + i };
         timers[i].timer = aio_timer_new(ctx, log_timer, &timers[i]);
     }
     /* Far away first, then moved: 7 has no factor in common with 20. */
@@ -324,7 +326,7 @@ static void a_due_timer_can_be_deleted_and_equal_ones_keep_their_order(void **st
     LogTimer timers[3];
 
     for (int i = 0; i < 3; i++) {
-        timers[i] = (LogTimer) { &log, 'a' + i };
+        timers[i] = (LogTimer){ &log, 'a' + i };
         timers[i].timer = aio_timer_new(ctx, log_timer, &timers[i]);
         aio_timer_mod(timers[i].timer, aio_now(ctx));
     }

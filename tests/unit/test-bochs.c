@@ -241,7 +241,7 @@ static void writing_is_refused_unless_reading_will_do(void **state)
     bdrv_unref(bs);
 }
 
-/* ---- Damage ----------------------------------------------------------------------------------- */
+/* ---- Damage ------------------------------------------------------------------------------ */
 
 /* Opening @image must fail with @part in the text. */
 static void assert_refused(Image *image, const char *part)
@@ -288,7 +288,7 @@ static void each_field_of_the_header_is_checked(void **state)
         {HEADER_SIZE, 0, "header size 0 in the Bochs header is smaller than the header"},
         {HEADER_SIZE, 95, "header size 95 in the Bochs header is smaller than the header"},
         {HEADER_SIZE, 0xffffffff, "leads beyond the end of the file"},
-        {HEADER_SIZE, 0xffffffc0, "leads beyond the end of the file"}, /* + 64 is 2^32 */
+        {HEADER_SIZE, 0xffffffc0, "leads beyond the end of the file"}, /* + 64: 2^32 */
     };
 
     for (int version = 1; version <= 2; version++) {

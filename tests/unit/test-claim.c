@@ -10,6 +10,7 @@
 #include "block/claim.h"
 #include "blockgraph/aio.h"
 #include "tests/unit/death.h"
+#include "util/sim.h"
 
 #define THREADS 4
 #define PER_THREAD 16
@@ -281,14 +282,18 @@ static void grants_are_those_of_the_model(void **state)
 
 #define UNITS 32
 #define ROUNDS 300
+#define SIM_ROUNDS 8
+#define SIM_SEEDS 150
 
 typedef struct Stress {
     ClaimSet *set;
+    int rounds;
     unsigned users[UNITS]; /* atomic: shared holders, + EXCLUSIVE */
     int values[UNITS];     /* plain: what TSan watches */
     unsigned violations;   /* atomic */
     unsigned seed;         /* atomic */
     unsigned running;      /* atomic */
+    AioContext *main_ctx;
 } Stress;
 
 #define EXCLUSIVE 0x10000u
@@ -330,7 +335,7 @@ static void coroutine_fn stress_work(void *opaque)
     Stress *s = opaque;
     GRand *rand = g_rand_new_with_seed(__atomic_fetch_add(&s->seed, 1, __ATOMIC_RELAXED));
 
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < s->rounds; i++) {
         int64_t offset = g_rand_int_range(rand, 0, UNITS);
         int64_t bytes = g_rand_int_range(rand, 1, MIN(UNITS - offset, 6) + 1);
         bool exclusive = g_rand_boolean(rand);
@@ -351,13 +356,14 @@ static void coroutine_fn stress_work(void *opaque)
     }
     g_rand_free(rand);
     if (__atomic_sub_fetch(&s->running, 1, __ATOMIC_ACQ_REL) == 0) {
-        aio_notify(main_ctx);
+        aio_notify(s->main_ctx);
     }
 }
 
 static void threads_exclude_each_other(void **state)
 {
-    Stress s = { .set = claim_set_new(), .running = THREADS * PER_THREAD };
+    Stress s = { .set = claim_set_new(), .rounds = ROUNDS, .running = THREADS * PER_THREAD,
+                 .main_ctx = main_ctx };
     AioThread *threads[THREADS];
 
     for (int i = 0; i < THREADS; i++) {
@@ -376,6 +382,35 @@ static void threads_exclude_each_other(void **state)
     }
     claim_set_free(s.set);
     assert_int_equal(s.violations, 0);
+}
+
+/* The same on simulated threads: whoever is not woken stops the world. */
+static bool nobody_runs(void *opaque)
+{
+    return ((Stress *)opaque)->running == 0;
+}
+
+static bool claims_in_a_world(SimWorld *world, void *opaque)
+{
+    Stress s = { .set = claim_set_new(), .rounds = SIM_ROUNDS, .running = 3 * THREADS,
+                 .main_ctx = sim_world_add_context(world, "main") };
+    AioContext *ctx[3] = { s.main_ctx, sim_world_add_context(world, "a"),
+                           sim_world_add_context(world, "b") };
+
+    s.seed = sim_world_random(world, 1000000);
+    for (int i = 0; i < 3 * THREADS; i++) {
+        aio_co_schedule(ctx[i % 3], coroutine_create(stress_work, &s));
+    }
+    if (!sim_world_run_until(world, nobody_runs, &s)) {
+        return false;
+    }
+    claim_set_free(s.set);
+    return s.violations == 0;
+}
+
+static void any_order_excludes_and_wakes_all(void **state)
+{
+    assert_int_equal(sim_try_seeds(SIM_SEEDS, claims_in_a_world, NULL), 0);
 }
 
 /* ---- Misuse --------------------------------------------------------------------------- */
@@ -451,7 +486,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(threads_exclude_each_other),
         cmocka_unit_test(misuse_is_reported),
     };
+    const struct CMUnitTest simulated[] = {
+        cmocka_unit_test(any_order_excludes_and_wakes_all),
+    };
 
     death_main(argc, argv, deaths, G_N_ELEMENTS(deaths));
-    return cmocka_run_group_tests(tests, make_context, drop_context);
+    return cmocka_run_group_tests_name("one loop and threads", tests, make_context,
+                                       drop_context) +
+           cmocka_run_group_tests_name("simulated", simulated, NULL, NULL);
 }

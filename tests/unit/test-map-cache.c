@@ -36,22 +36,35 @@ static void put(MapCache *cache, int64_t offset, BdrvMapping mapping)
     map_cache_insert(cache, map_cache_epoch(cache), offset, &mapping);
 }
 
+/* All that is cached, and every other byte 0: whoever adds a member comes by here. */
+static bool same_mapping(const BdrvMapping *found, const BdrvMapping *mapping)
+{
+    BdrvMapping expected;
+
+    memset(&expected, 0, sizeof(expected));
+    expected.offset = mapping->offset;
+    expected.bytes = mapping->bytes;
+    expected.target = mapping->target;
+    expected.child = mapping->child;
+    expected.child_offset = mapping->child_offset;
+    expected.child_bytes = mapping->child_bytes;
+    expected.decode = mapping->decode;
+    expected.recurse = mapping->recurse;
+    expected.raw = mapping->raw;
+    expected.writable = mapping->writable;
+    return memcmp(found, &expected, sizeof(expected)) == 0;
+}
+
 static void assert_mapping(MapCache *cache, int64_t offset, BdrvMapping expected)
 {
-    BdrvMapping m;
+    BdrvMapping found;
 
-    memset(&m, 0xff, sizeof(m));
-    assert_true(map_cache_lookup(cache, offset, &m));
-    assert_int_equal(m.offset, expected.offset);
-    assert_int_equal(m.bytes, expected.bytes);
-    assert_int_equal(m.target, expected.target);
-    assert_ptr_equal(m.child, expected.child);
-    assert_int_equal(m.child_offset, expected.child_offset);
-    assert_int_equal(m.child_bytes, expected.child_bytes);
-    assert_true(m.decode == expected.decode);
-    assert_int_equal(m.recurse, expected.recurse);
-    assert_int_equal(m.writable, expected.writable);
-    assert_false(m.needs_commit || m.fresh || m.zeroed);
+    memset(&found, 0xff, sizeof(found));
+    assert_true(map_cache_lookup(cache, offset, &found));
+    assert_int_equal(found.offset, expected.offset);
+    assert_int_equal(found.bytes, expected.bytes);
+    assert_int_equal(found.child_offset, expected.child_offset);
+    assert_true(same_mapping(&found, &expected));
 }
 
 static void assert_nothing(MapCache *cache, int64_t offset)
@@ -70,6 +83,7 @@ static void mappings_come_back_whole(void **state)
 
     m.recurse = true;
     m.writable = true;
+    m.raw = true;
     assert_nothing(cache, 0);
     put(cache, 5000, m);
     assert_mapping(cache, 4096, m);
@@ -391,18 +405,11 @@ static BdrvMapping stress_mapping(int unit, uint64_t generation)
     return (BdrvMapping) {
         .offset = unit * UNIT, .bytes = UNIT,
         .target = generation % 4, .recurse = generation & 4, .writable = generation & 8,
+        .raw = generation & 16,
         .child = (BdrvChild *)(uintptr_t)(generation * 8 + 8),
         .child_offset = generation * STRESS_UNITS + unit,
         .child_bytes = generation * 3, .decode = (BdrvDecodeFunc *)(uintptr_t)(generation * 5),
     };
-}
-
-static bool same_mapping(const BdrvMapping *a, const BdrvMapping *b)
-{
-    return a->offset == b->offset && a->bytes == b->bytes && a->target == b->target &&
-           a->recurse == b->recurse && a->writable == b->writable && a->child == b->child &&
-           a->child_offset == b->child_offset && a->child_bytes == b->child_bytes &&
-           a->decode == b->decode;
 }
 
 static void stress_read(Stress *s, int unit)

@@ -176,7 +176,8 @@ static void json_strings(void **state)
     assert_json_parses("{'a':'b\"c','d':\"e'f\"}", "{\"a\": \"b\\\"c\", \"d\": \"e'f\"}");
     assert_json_parses("{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\'\"}",
                        "{\"a\": \"\\\"\\\\/\\b\\f\\n\\r\\tA'\"}");
-    assert_json_parses("{\"a\":\"\\ud83d\\ude00 \xc3\xa9\"}", "{\"a\": \"\\uD83D\\uDE00 \\u00E9\"}");
+    assert_json_parses("{\"a\":\"\\ud83d\\ude00 \xc3\xa9\"}",
+                       "{\"a\": \"\\uD83D\\uDE00 \\u00E9\"}");
     assert_json_parses("{\"a\":\"[{/*\"}", "{\"a\": \"[{/*\"}");
 }
 

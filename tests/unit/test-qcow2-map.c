@@ -102,7 +102,8 @@ static void damaged_entries_fail_and_end_a_run_before_them(void **state)
         const uint64_t words[] = { 10 * CLUSTER, bad[i], 12 * CLUSTER };
 
         assert_damaged(&geo, words, 3, CLUSTER);
-        assert_run(&geo, words, 3, 0, (Qcow2Run){ QCOW2_KIND_DATA, true, 0, CLUSTER, 10 * CLUSTER });
+        assert_run(&geo, words, 3, 0,
+                   (Qcow2Run){ QCOW2_KIND_DATA, true, 0, CLUSTER, 10 * CLUSTER });
         assert_run(&geo, words, 3, 2 * CLUSTER,
                    (Qcow2Run){ QCOW2_KIND_DATA, true, 2 * CLUSTER, CLUSTER, 12 * CLUSTER });
     }

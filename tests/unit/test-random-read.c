@@ -8,11 +8,11 @@
 #include "random-disk.h"
 #include "util/sim.h"
 
-#define MAX_SIZE (3 << 20)
-#define SEEDS 12
+#define MAX_SIZE (1 << 20)
+#define SEEDS 10
 #define SIM_SEEDS 12
 #define READERS 4 /* coroutines in each context */
-#define READS 60  /* of each reader */
+#define READS 40  /* of each reader */
 #define THREADS 2
 
 static bool direct_works;
@@ -106,11 +106,11 @@ static void coroutine_fn reader(void *opaque)
     Run *run = opaque;
     unsigned number = __atomic_fetch_add(&run->next_reader, 1, __ATOMIC_RELAXED);
     GRand *rand = g_rand_new_with_seed(run->seed * 100 + number);
-    uint8_t *buf = g_aligned_alloc(1, MAX_SIZE + 8192, 4096);
+    uint8_t *buf = aligned_alloc(4096, MAX_SIZE + 8192);
 
     for (int i = 0; i < READS && read_once(run, rand, buf); i++) {
     }
-    g_aligned_free(buf);
+    free(buf);
     g_rand_free(rand);
     __atomic_sub_fetch(&run->running, 1, __ATOMIC_ACQ_REL);
     aio_wait_kick();
@@ -213,11 +213,15 @@ static void check_status(Run *run)
     }
 }
 
+/* All of them; under valgrind, which takes its time, the first three. */
 static bool seed_is_wanted(uint32_t seed)
 {
     const char *only = g_getenv("BLOCKGRAPH_SEED");
 
-    return !only || seed == g_ascii_strtoull(only, NULL, 10);
+    if (only) {
+        return seed == g_ascii_strtoull(only, NULL, 10);
+    }
+    return seed <= 3 || !g_getenv("BLOCKGRAPH_TEST_VALGRIND");
 }
 
 /* ---- Real engines ---------------------------------------------------------------- */

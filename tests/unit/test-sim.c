@@ -17,7 +17,9 @@
 #include "tests/unit/death.h"
 #include "util/sim.h"
 
-enum { SEEDS = 200 };
+enum {
+    SEEDS = 200
+};
 
 static bool flag_is_set(void *opaque)
 {
@@ -38,7 +40,9 @@ typedef struct Order {
     int fd;
 } Order;
 
-enum { PEOPLE = 4 };
+enum {
+    PEOPLE = 4
+};
 
 static bool everybody_is_done(void *opaque)
 {
@@ -67,12 +71,13 @@ static char *run_letters(SimWorld *world)
     g_autoptr(GString) log = g_string_new(NULL);
     Order people[PEOPLE];
     AioContext *contexts[2] = {
-        sim_world_add_context(world, "main"), sim_world_add_context(world, "io"),
+        sim_world_add_context(world, "main"),
+        sim_world_add_context(world, "io"),
     };
     int fd = memfd_create("test", MFD_CLOEXEC);
 
     for (int i = 0; i < PEOPLE; i++) {
-        people[i] = (Order) { contexts[i / 2], log, 'a' + i, fd };
+        people[i] = (Order){ contexts[i / 2], log, 'a' + i, fd };
         aio_co_schedule(people[i].ctx, coroutine_create(leave_letters, &people[i]));
     }
     assert_true(sim_world_run_until(world, everybody_is_done, log));

@@ -34,16 +34,21 @@ static int64_t attend(void *opaque)
 
 static void requests_run_in_parallel(void **state)
 {
-    enum { COUNT = 8 };
+    enum {
+        COUNT = 8
+    };
     g_autoptr(AioContext) ctx = test_context();
     Meeting meeting = { .expected = COUNT };
     AioRequest reqs[COUNT];
     int over = 0;
 
     for (int i = 0; i < COUNT; i++) {
-        reqs[i] = (AioRequest) {
-            .op = AIO_OP_CALL, .call = attend, .call_opaque = &meeting,
-            .complete = request_over, .opaque = &over,
+        reqs[i] = (AioRequest){
+            .op = AIO_OP_CALL,
+            .call = attend,
+            .call_opaque = &meeting,
+            .complete = request_over,
+            .opaque = &over,
         };
         aio_submit(ctx, &reqs[i]);
     }
@@ -81,7 +86,10 @@ static int request_without_threads(void)
     GThread *thread = NULL;
     int over = 0;
     AioRequest req = {
-        .op = AIO_OP_CALL, .call = forty_two, .call_opaque = &thread, .complete = request_over,
+        .op = AIO_OP_CALL,
+        .call = forty_two,
+        .call_opaque = &thread,
+        .complete = request_over,
         .opaque = &over,
     };
 

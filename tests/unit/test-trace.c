@@ -4,11 +4,13 @@
  * the argument of --trace.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,7 +96,7 @@ static void a_line_has_pid_time_name_and_arguments(void **state)
     if (!g_regex_match_simple(expected, text, 0, 0)) {
         fail_msg("not as expected: %s", text);
     }
-    time = g_ascii_strtoll(strchr(text, '@') + 1, NULL, 10);
+    assert_int_equal(sscanf(text, "%*d@%" SCNd64, &time), 1);
     assert_true(time >= before && time <= g_get_real_time() / G_USEC_PER_SEC);
 }
 

@@ -20,12 +20,12 @@ enum {
 static const ImgOption check_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"cache", 'T', "CACHE", "the image's cache mode (default: writeback)"},
-    {"repair", 'r', "leaks|all", "repair what is wrong (not supported yet)"},
+    { "cache", 'T', "CACHE", "the image's cache mode (default: writeback)" },
+    { "repair", 'r', "leaks|all", "repair what is wrong (not supported yet)" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_QUIET,
     IMG_OPTION_OUTPUT,
-    {NULL},
+    { NULL },
 };
 
 static void print_finding(void *opaque, const char *line)
@@ -71,7 +71,8 @@ static void print_problems(const BdrvCheckResult *r)
     }
     if (r->leaks != 0) {
         printf("\n%" G_GINT64_FORMAT " leaked clusters were found on the image.\n"
-               "This means waste of disk space, but no harm to data.\n", r->leaks);
+               "This means waste of disk space, but no harm to data.\n",
+               r->leaks);
     }
     if (r->check_errors != 0) {
         printf("\n%" G_GINT64_FORMAT " internal errors have occurred during the check.\n",
@@ -113,7 +114,7 @@ static int check_image(const ImgArgs *args, int flags)
 {
     const char *filename = img_operand(args, 0);
     g_autoptr(BlockBackend) blk = img_open_operand(args, flags);
-    BdrvCheckResult result = {0};
+    BdrvCheckResult result = { 0 };
     int ret;
 
     if (blk == NULL) {

@@ -84,9 +84,12 @@ bool img_parse_cache(const char *mode, int *flags, bool *writethrough)
         int flags;
         bool writethrough;
     } modes[] = {
-        {"none", BDRV_O_NOCACHE, false}, {"off", BDRV_O_NOCACHE, false},
-        {"directsync", BDRV_O_NOCACHE, true}, {"writeback", 0, false},
-        {"writethrough", 0, true}, {"unsafe", BDRV_O_NO_FLUSH, false},
+        { "none", BDRV_O_NOCACHE, false },
+        { "off", BDRV_O_NOCACHE, false },
+        { "directsync", BDRV_O_NOCACHE, true },
+        { "writeback", 0, false },
+        { "writethrough", 0, true },
+        { "unsafe", BDRV_O_NO_FLUSH, false },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
@@ -109,7 +112,7 @@ static bool refuse_reference(void *opaque, const char *image, BlockReferenceKind
 
 const BlockOpenPolicy *img_policy(const ImgArgs *args)
 {
-    static const BlockOpenPolicy nothing = {.allow = refuse_reference};
+    static const BlockOpenPolicy nothing = { .allow = refuse_reference };
 
     return args->untrusted ? &nothing : &block_open_policy_follow;
 }
@@ -153,9 +156,9 @@ static bool parse_snapshot_options(const char *param, char **id, char **name)
     g_autoptr(JsonObject) options = block_options_parse(param, NULL, &err);
     g_autoptr(JsonObject) snapshot = NULL;
 
-    if (options == NULL || !block_options_take_object(options, "snapshot", &snapshot, &err)
-        || !block_options_take_string(snapshot, "id", id, &err)
-        || !block_options_take_string(snapshot, "name", name, &err)) {
+    if (options == NULL || !block_options_take_object(options, "snapshot", &snapshot, &err) ||
+        !block_options_take_string(snapshot, "id", id, &err) ||
+        !block_options_take_string(snapshot, "name", name, &err)) {
         tool_error_report(err);
     } else if (json_object_get_size(snapshot) > 0) {
         g_autoptr(GList) rest = json_object_get_members(snapshot);

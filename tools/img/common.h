@@ -50,8 +50,9 @@ BlockDriver *img_find_creatable(const char *prefix, const char *format, bool mea
 
 /*
  * Create options from all -o arguments together (an array of strings, may be
- * empty). NULL if one is malformed, or none of @drv's or its file's.
- * @file_drv may be NULL. @prefix stands before messages ("" or "NAME: ").
+ * empty). NULL if one is malformed, or none of @drv's or its file's; a driver
+ * without a table checks them itself. @file_drv may be NULL. @prefix stands
+ * before messages ("" or "NAME: ").
  */
 JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDriver *drv,
                                BlockDriver *file_drv);

@@ -29,15 +29,15 @@ enum {
 #define COMPARE_WORKERS 4
 
 static const ImgOption compare_options[] = {
-    {"a-format", 'f', "FMT", "the first image's format; without it, the format is probed"},
-    {"b-format", 'F', "FMT", "the second image's format; without it, the format is probed"},
+    { "a-format", 'f', "FMT", "the first image's format; without it, the format is probed" },
+    { "b-format", 'F', "FMT", "the second image's format; without it, the format is probed" },
     IMG_OPTION_IMAGE_OPTS,
-    {"strict", 's', NULL, "sizes, and what is allocated, must be the same, too"},
-    {"cache", 'T', "CACHE", "the images' cache mode (default: writeback)"},
+    { "strict", 's', NULL, "sizes, and what is allocated, must be the same, too" },
+    { "cache", 'T', "CACHE", "the images' cache mode (default: writeback)" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_PROGRESS,
     IMG_OPTION_QUIET,
-    {NULL},
+    { NULL },
 };
 
 typedef struct CompareSide {
@@ -116,8 +116,8 @@ static bool coroutine_fn ask_status(Compare *cmp, CompareSide *side)
 /* With --strict: what is allocated must be the same. Both sides are there. */
 static bool statuses_agree(Compare *cmp)
 {
-    int mask = BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_ALLOCATED
-               | BDRV_BLOCK_COMPRESSED;
+    int mask = BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_ALLOCATED |
+               BDRV_BLOCK_COMPRESSED;
 
     if (!cmp->strict || ((cmp->side[0].run_status ^ cmp->side[1].run_status) & mask) == 0) {
         return true;
@@ -133,8 +133,8 @@ static ComparePiece *coroutine_fn take_piece(Compare *cmp)
     ComparePiece *piece;
     int64_t end = cmp->end;
 
-    if (cmp->next >= end || !ask_status(cmp, &cmp->side[0]) || !ask_status(cmp, &cmp->side[1])
-        || !statuses_agree(cmp)) {
+    if (cmp->next >= end || !ask_status(cmp, &cmp->side[0]) || !ask_status(cmp, &cmp->side[1]) ||
+        !statuses_agree(cmp)) {
         return NULL;
     }
     piece = g_new0(ComparePiece, 1);
@@ -145,8 +145,8 @@ static ComparePiece *coroutine_fn take_piece(Compare *cmp)
         /* What is behind an image's end counts as zero. */
         if (cmp->next < side->length) {
             end = MIN(end, side->run_end);
-            piece->read[i] = (side->run_status & BDRV_BLOCK_ALLOCATED)
-                             && !(side->run_status & BDRV_BLOCK_ZERO);
+            piece->read[i] =
+                (side->run_status & BDRV_BLOCK_ALLOCATED) && !(side->run_status & BDRV_BLOCK_ZERO);
         }
     }
     piece->bytes = end - cmp->next;
@@ -218,8 +218,8 @@ static void coroutine_fn compare_piece(Compare *cmp, ComparePiece *piece, uint8_
     if (same < (size_t)piece->bytes) {
         int64_t offset = piece->offset + (int64_t)same;
 
-        found(cmp, offset, COMPARE_DIFFERENT,
-              "Content mismatch at offset %" G_GINT64_FORMAT "!", offset);
+        found(cmp, offset, COMPARE_DIFFERENT, "Content mismatch at offset %" G_GINT64_FORMAT "!",
+              offset);
     } else {
         piece_is_equal(cmp, piece);
     }
@@ -326,7 +326,7 @@ static int compare_images(Compare *cmp, const char *format_b, int flags)
 
 static int compare_run(ImgArgs *args)
 {
-    Compare cmp = {.args = args};
+    Compare cmp = { .args = args };
     const char *format_b = NULL;
     const char *cache = "writeback";
     bool writethrough;

@@ -8,8 +8,8 @@
 #include "tools/img/common.h"
 #include "tools/tool.h"
 
-#define SALVAGE_BLOCK 512          /* bytes that are given up at once */
-#define MIN_BUFFER (64 << 10)      /* bytes; what a slow rate shrinks it to */
+#define SALVAGE_BLOCK 512     /* bytes that are given up at once */
+#define MIN_BUFFER (64 << 10) /* bytes; what a slow rate shrinks it to */
 #define NS_PER_SEC 1000000000LL
 
 static void fail(ConvertEngine *eng, const char *filename, const char *what, int64_t offset,
@@ -24,8 +24,7 @@ static void fail(ConvertEngine *eng, const char *filename, const char *what, int
 /* ---- Reading ---------------------------------------------------------------------- */
 
 /* Read block by block; those that cannot be read are zeros. */
-static void coroutine_fn read_salvaging(ConvertEngine *eng, const ConvertPiece *piece,
-                                        uint8_t *buf)
+static void coroutine_fn read_salvaging(ConvertEngine *eng, const ConvertPiece *piece, uint8_t *buf)
 {
     int64_t in_image = convert_source_offset(piece);
 
@@ -95,8 +94,8 @@ static bool coroutine_fn write_zeroes(ConvertEngine *eng, int64_t offset, int64_
  * The length of the run at the start of @buf that is all to be written, or all
  * zero in whole sparse units of the target.
  */
-static int64_t next_run(const ConvertEngine *eng, int64_t offset, const uint8_t *buf,
-                        int64_t bytes, bool *zero)
+static int64_t next_run(const ConvertEngine *eng, int64_t offset, const uint8_t *buf, int64_t bytes,
+                        bool *zero)
 {
     int64_t to_unit;
 

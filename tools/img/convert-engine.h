@@ -36,19 +36,19 @@ typedef struct ConvertEngine {
     const char *target_name;
     bool target_is_zero;
     bool unordered;
-    bool salvage;      /* a block that cannot be read becomes zeros */
-    bool quiet;        /* no warnings */
-    bool count_first;  /* go through once before, to know how much work it is */
-    int workers;       /* coroutines, 1 … CONVERT_MAX_WORKERS */
-    int write_flags;   /* BdrvRequestFlags of each write */
+    bool salvage;        /* a block that cannot be read becomes zeros */
+    bool quiet;          /* no warnings */
+    bool count_first;    /* go through once before, to know how much work it is */
+    int workers;         /* coroutines, 1 … CONVERT_MAX_WORKERS */
+    int write_flags;     /* BdrvRequestFlags of each write */
     int64_t sparse_size; /* bytes: shorter zero runs are written; 0: all is */
-    int64_t rate;      /* bytes per second, 0: no limit */
+    int64_t rate;        /* bytes per second, 0: no limit */
 
     /* ---- private ---- */
     BlockDriverState *target_bs; /* borrowed: buffers are aligned as it likes */
     int64_t total;
     int64_t buffer_size;
-    int ret; /* the first error, which has been reported */
+    int ret;           /* the first error, which has been reported */
     CoMutex plan_lock; /* protects the planning: what follows */
     int64_t next;      /* the first byte that nobody has taken */
     size_t source;     /* the source it is in */
@@ -67,7 +67,7 @@ typedef struct ConvertPiece {
     ConvertSource *source;
     int64_t offset; /* in the target */
     int64_t bytes;
-    bool zero;      /* else: read it */
+    bool zero; /* else: read it */
     uint64_t turn;
 } ConvertPiece;
 

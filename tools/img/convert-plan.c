@@ -6,8 +6,8 @@
 #include "tools/progress.h"
 #include "tools/tool.h"
 
-#define SALVAGE_BLOCK 512            /* bytes that are given up at once */
-#define MAX_ZERO_PIECE (1LL << 30)   /* bytes that are zeroed at once */
+#define SALVAGE_BLOCK 512          /* bytes that are given up at once */
+#define MAX_ZERO_PIECE (1LL << 30) /* bytes that are zeroed at once */
 
 int64_t convert_source_offset(const ConvertPiece *piece)
 {
@@ -72,8 +72,8 @@ static bool coroutine_fn find_work(ConvertEngine *eng)
  */
 static int64_t coroutine_fn data_end(ConvertEngine *eng, ConvertSource *src)
 {
-    int64_t limit = MIN(src->start + src->length,
-                        (eng->next / eng->buffer_size + 1) * eng->buffer_size);
+    int64_t limit =
+        MIN(src->start + src->length, (eng->next / eng->buffer_size + 1) * eng->buffer_size);
     int64_t end = eng->run_end;
 
     while (end < limit && ask_run(eng, src, end) && !eng->run_zero) {

@@ -112,6 +112,6 @@ bool img_is_on_regular_file(BlockBackend *blk)
         bs = bdrv_child_bs(child);
     }
     bdrv_graph_rdunlock_main_loop();
-    return bdrv_is_protocol(bs) && strcmp(bdrv_get_format_name(bs), "file") == 0
-           && stat(bdrv_get_filename(bs), &st) == 0 && S_ISREG(st.st_mode);
+    return bdrv_is_protocol(bs) && strcmp(bdrv_get_format_name(bs), "file") == 0 &&
+           stat(bdrv_get_filename(bs), &st) == 0 && S_ISREG(st.st_mode);
 }

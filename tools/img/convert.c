@@ -13,43 +13,44 @@
 #define MAX_SPARSE_SIZE (16 << 20) /* bytes */
 
 static const ImgOption convert_options[] = {
-    {"source-format", 'f', "FMT", "the sources' format; without it, the format is probed"},
-    {"format", 'f', "FMT", NULL},
-    {"image-opts", IMG_OPT_IMAGE_OPTS, NULL,
-     "source names are option lists (driver=…,file.filename=…), not file names"},
-    {"source-image-opts", IMG_OPT_IMAGE_OPTS, NULL, NULL},
-    {"source-snapshot", 'l', "SNAPSHOT",
-     "copy this snapshot of the source: its ID or its name,\n"
-     "or snapshot.id=ID,snapshot.name=NAME"},
-    {"snapshot", 'l', "SNAPSHOT", NULL},
-    {"source-cache", 'T', "CACHE", "the sources' cache mode (default: writeback)"},
-    {"target-format", 'O', "FMT", "the target's format (default: raw)"},
-    {"output-format", 'O', "FMT", NULL},
-    {"target-image-opts", IMG_OPT_TARGET_IMAGE_OPTS, NULL,
-     "the target's name is an option list; needs -n"},
-    {"target-options", 'o', "OPTIONS", "create options of the target; \"help\" lists them"},
-    {"options", 'o', "OPTIONS", NULL},
-    {"target-cache", 't', "CACHE", "the target's cache mode (default: unsafe)"},
-    {"compress", 'c', NULL, "compress the target's data, if its format can"},
-    {"backing", 'B', "FILENAME", "give the target a backing file, if its format can"},
-    {"backing-format", 'F', "FMT", "the backing file's format"},
-    {"no-create", 'n', NULL, "write into a target that exists"},
-    {"target-is-zero", IMG_OPT_TARGET_IS_ZERO, NULL, "the existing target reads as zeros"},
-    {"sparse-size", 'S', "SIZE",
-     "leave holes for runs of zeros that are this long (default: 4k);\n"
-     "0 writes everything"},
-    {"parallel", 'm', "COUNT", "how many coroutines copy (1 to 16, default: 8)"},
-    {"oob-writes", 'W', NULL, "write in any order, which is faster"},
-    {"rate", 'r', "RATE", "write at most so many bytes per second"},
-    {"rate-limit", 'r', "RATE", NULL},
-    {"copy-range-offloading", 'C', NULL, "accepted; data is copied by reading and writing"},
-    {"salvage", IMG_OPT_SALVAGE, NULL, "take what cannot be read for zeros"},
-    {"bitmaps", IMG_OPT_BITMAPS, NULL, "copy persistent bitmaps, if the target's format can"},
-    {"skip-broken-bitmaps", IMG_OPT_SKIP_BROKEN_BITMAPS, NULL, "with --bitmaps: leave bad ones out"},
+    { "source-format", 'f', "FMT", "the sources' format; without it, the format is probed" },
+    { "format", 'f', "FMT", NULL },
+    { "image-opts", IMG_OPT_IMAGE_OPTS, NULL,
+      "source names are option lists (driver=…,file.filename=…), not file names" },
+    { "source-image-opts", IMG_OPT_IMAGE_OPTS, NULL, NULL },
+    { "source-snapshot", 'l', "SNAPSHOT",
+      "copy this snapshot of the source: its ID or its name,\n"
+      "or snapshot.id=ID,snapshot.name=NAME" },
+    { "snapshot", 'l', "SNAPSHOT", NULL },
+    { "source-cache", 'T', "CACHE", "the sources' cache mode (default: writeback)" },
+    { "target-format", 'O', "FMT", "the target's format (default: raw)" },
+    { "output-format", 'O', "FMT", NULL },
+    { "target-image-opts", IMG_OPT_TARGET_IMAGE_OPTS, NULL,
+      "the target's name is an option list; needs -n" },
+    { "target-options", 'o', "OPTIONS", "create options of the target; \"help\" lists them" },
+    { "options", 'o', "OPTIONS", NULL },
+    { "target-cache", 't', "CACHE", "the target's cache mode (default: unsafe)" },
+    { "compress", 'c', NULL, "compress the target's data, if its format can" },
+    { "backing", 'B', "FILENAME", "give the target a backing file, if its format can" },
+    { "backing-format", 'F', "FMT", "the backing file's format" },
+    { "no-create", 'n', NULL, "write into a target that exists" },
+    { "target-is-zero", IMG_OPT_TARGET_IS_ZERO, NULL, "the existing target reads as zeros" },
+    { "sparse-size", 'S', "SIZE",
+      "leave holes for runs of zeros that are this long (default: 4k);\n"
+      "0 writes everything" },
+    { "parallel", 'm', "COUNT", "how many coroutines copy (1 to 16, default: 8)" },
+    { "oob-writes", 'W', NULL, "write in any order, which is faster" },
+    { "rate", 'r', "RATE", "write at most so many bytes per second" },
+    { "rate-limit", 'r', "RATE", NULL },
+    { "copy-range-offloading", 'C', NULL, "accepted; data is copied by reading and writing" },
+    { "salvage", IMG_OPT_SALVAGE, NULL, "take what cannot be read for zeros" },
+    { "bitmaps", IMG_OPT_BITMAPS, NULL, "copy persistent bitmaps, if the target's format can" },
+    { "skip-broken-bitmaps", IMG_OPT_SKIP_BROKEN_BITMAPS, NULL,
+      "with --bitmaps: leave bad ones out" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_PROGRESS,
     IMG_OPTION_QUIET,
-    {NULL},
+    { NULL },
 };
 
 typedef struct Convert {
@@ -223,7 +224,8 @@ static bool check_options(const Convert *conv)
 static bool open_source(Convert *conv, ConvertSource *src, int flags)
 {
     src->blk = img_open(conv->args, src->name, conv->args->format, conv->args->image_opts, flags);
-    if (src->blk == NULL || (conv->snapshot != NULL && !img_load_snapshot(src->blk, conv->snapshot))) {
+    if (src->blk == NULL ||
+        (conv->snapshot != NULL && !img_load_snapshot(src->blk, conv->snapshot))) {
         return false;
     }
     src->length = blk_getlength(src->blk);
@@ -256,8 +258,8 @@ static bool open_sources(Convert *conv, int64_t *total)
         if (!open_source(conv, &eng->sources[i], flags)) {
             return false;
         }
-        if (__builtin_add_overflow(*total, eng->sources[i].length, total)
-            || *total > BDRV_MAX_LENGTH) {
+        if (__builtin_add_overflow(*total, eng->sources[i].length, total) ||
+            *total > BDRV_MAX_LENGTH) {
             tool_error("%s: the sources together are too large", eng->sources[i].name);
             return false;
         }
@@ -315,8 +317,8 @@ static bool create_target(Convert *conv, BlockDriver *drv, int64_t size)
         return false;
     }
     options = img_create_options("", conv->options, drv, file_drv);
-    if (options == NULL || !check_abilities(conv, drv)
-        || refuse_source_as_target(conv, img_file_set_find(conv->files, name))) {
+    if (options == NULL || !check_abilities(conv, drv) ||
+        refuse_source_as_target(conv, img_file_set_find(conv->files, name))) {
         return false;
     }
     json_object_set_int_member(options, "size", size);
@@ -346,8 +348,8 @@ static bool open_target(Convert *conv, const char *format, int64_t size)
     if (eng->target == NULL) {
         return false;
     }
-    if (conv->skip_create
-        && refuse_source_as_target(conv, img_file_set_find_below(conv->files, eng->target))) {
+    if (conv->skip_create &&
+        refuse_source_as_target(conv, img_file_set_find_below(conv->files, eng->target))) {
         return false;
     }
     length = blk_getlength(eng->target);
@@ -376,8 +378,8 @@ static bool prepare_target(Convert *conv, int64_t size)
         if (drv == NULL && conv->skip_create) {
             tool_error("Unknown file format '%s'", format);
         }
-        if (drv == NULL || (conv->skip_create && !check_abilities(conv, drv))
-            || (!conv->skip_create && !create_target(conv, drv, size))) {
+        if (drv == NULL || (conv->skip_create && !check_abilities(conv, drv)) ||
+            (!conv->skip_create && !create_target(conv, drv, size))) {
             return false;
         }
     }
@@ -385,7 +387,8 @@ static bool prepare_target(Convert *conv, int64_t size)
         return false;
     }
     /* Creating has cut it down to nothing: what is there is a hole. */
-    conv->engine.target_is_zero |= !conv->skip_create && img_is_on_regular_file(conv->engine.target);
+    conv->engine.target_is_zero |=
+        !conv->skip_create && img_is_on_regular_file(conv->engine.target);
     return true;
 }
 
@@ -442,7 +445,7 @@ static int convert_run(ImgArgs *args)
         .options = options,
         .source_cache = "writeback",
         .target_cache = "unsafe",
-        .engine = {.workers = 8, .sparse_size = 4096},
+        .engine = { .workers = 8, .sparse_size = 4096 },
     };
     bool ok = true;
     int count;

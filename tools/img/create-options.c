@@ -47,8 +47,7 @@ static const BlockOption *find_in(const BlockOption *options, const char *name)
     return NULL;
 }
 
-const BlockOption *img_find_create_option(BlockDriver *drv, BlockDriver *file_drv,
-                                          const char *name)
+const BlockOption *img_find_create_option(BlockDriver *drv, BlockDriver *file_drv, const char *name)
 {
     const BlockOption *option = find_in(drv->create_options, name);
 
@@ -92,8 +91,8 @@ void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
     for (guint i = 0; i < list->len; i++) {
         const BlockOption *o = g_ptr_array_index(list, i);
         bool is_bool = strcmp(o->type, "bool") == 0;
-        g_autofree char *left = g_strdup_printf("%s=<%s%s>", o->name, o->type,
-                                                is_bool ? " (on/off)" : "");
+        g_autofree char *left =
+            g_strdup_printf("%s=<%s%s>", o->name, o->type, is_bool ? " (on/off)" : "");
 
         printf("  %-22s - %s\n", left, o->help);
     }
@@ -141,8 +140,8 @@ JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDr
 
     /* What comes later wins. */
     for (guint i = arguments->len; i > 0; i--) {
-        g_autoptr(JsonObject) more = block_options_parse(g_ptr_array_index(arguments, i - 1), NULL,
-                                                         &err);
+        g_autoptr(JsonObject) more =
+            block_options_parse(g_ptr_array_index(arguments, i - 1), NULL, &err);
 
         if (more == NULL) {
             tool_error_take(err, "%s", prefix);
@@ -150,7 +149,9 @@ JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDr
         }
         block_options_merge(options, more);
     }
-    unknown = find_unknown(options, "", drv, file_drv);
+    if (drv->create_options != NULL) {
+        unknown = find_unknown(options, "", drv, file_drv);
+    }
     if (unknown != NULL) {
         tool_error("%sInvalid parameter '%s'", prefix, unknown);
         return NULL;

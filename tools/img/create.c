@@ -8,13 +8,13 @@
 #include "tools/tool.h"
 
 static const ImgOption create_options[] = {
-    {"format", 'f', "FMT", "the image's format (default: raw)"},
-    {"options", 'o', "OPTIONS", "create options of the format; \"help\" lists them"},
-    {"backing", 'b', "FILENAME", "the new image's backing file, if its format can have one"},
-    {"backing-format", 'F', "FMT", "the backing file's format"},
-    {"backing-unsafe", 'u', NULL, "do not open the backing file"},
+    { "format", 'f', "FMT", "the image's format (default: raw)" },
+    { "options", 'o', "OPTIONS", "create options of the format; \"help\" lists them" },
+    { "backing", 'b', "FILENAME", "the new image's backing file, if its format can have one" },
+    { "backing-format", 'F', "FMT", "the backing file's format" },
+    { "backing-unsafe", 'u', NULL, "do not open the backing file" },
     IMG_OPTION_QUIET,
-    {NULL},
+    { NULL },
 };
 
 typedef struct Create {
@@ -36,12 +36,12 @@ static char *option_text(const BlockOption *option, JsonObject *options)
     int64_t bytes = 0;
     bool on = false;
 
-    if (strcmp(option->type, "size") == 0
-        && block_options_take_size(copy, option->name, &bytes, NULL)) {
+    if (strcmp(option->type, "size") == 0 &&
+        block_options_take_size(copy, option->name, &bytes, NULL)) {
         return g_strdup_printf(" %s=%" G_GINT64_FORMAT, option->name, bytes);
     }
-    if (strcmp(option->type, "bool") == 0
-        && block_options_take_bool(copy, option->name, &on, NULL)) {
+    if (strcmp(option->type, "bool") == 0 &&
+        block_options_take_bool(copy, option->name, &on, NULL)) {
         return g_strdup_printf(" %s=%s", option->name, on ? "on" : "off");
     }
     block_options_take_string(copy, option->name, &text, NULL);
@@ -105,8 +105,8 @@ static bool add_size(const Create *create, JsonObject *options)
 
 static bool check_backing(const Create *create)
 {
-    if (create->drv->supports_backing
-        || (create->backing == NULL && create->backing_format == NULL)) {
+    if (create->drv->supports_backing ||
+        (create->backing == NULL && create->backing_format == NULL)) {
         return true;
     }
     tool_error("%s: Backing file %snot supported for file format '%s'", create->filename,
@@ -182,7 +182,7 @@ static int print_help(const Create *create)
 static int create_run(ImgArgs *args)
 {
     g_autoptr(GPtrArray) options = g_ptr_array_new();
-    Create create = {.args = args, .options = options};
+    Create create = { .args = args, .options = options };
     int c;
 
     while ((c = img_args_next(args)) > 0) {

@@ -13,10 +13,10 @@
 static const ImgOption dd_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"output-format", 'O', "FMT", "the output's format (default: raw)"},
-    {"target-format", 'O', "FMT", NULL},
+    { "output-format", 'O', "FMT", "the output's format (default: raw)" },
+    { "target-format", 'O', "FMT", NULL },
     IMG_OPTION_FORCE_SHARE,
-    {NULL},
+    { NULL },
 };
 
 typedef struct Dd {
@@ -106,8 +106,8 @@ static int copy(const Dd *dd, ConvertSource *src)
 
     /* -U is for reading only. */
     output_args.force_share = false;
-    eng.target = img_open(&output_args, dd->output, dd->output_format, false,
-                          BDRV_O_RDWR | BDRV_O_UNMAP);
+    eng.target =
+        img_open(&output_args, dd->output, dd->output_format, false, BDRV_O_RDWR | BDRV_O_UNMAP);
     if (eng.target == NULL) {
         return 1;
     }
@@ -121,7 +121,7 @@ static int dd_images(const Dd *dd)
 {
     g_autoptr(BlockBackend) input = NULL;
     BlockDriver *drv = img_find_creatable("", dd->output_format, false);
-    ConvertSource src = {.name = dd->input};
+    ConvertSource src = { .name = dd->input };
     int64_t length;
 
     if (drv == NULL) {
@@ -143,7 +143,7 @@ static int dd_images(const Dd *dd)
 
 static int dd_run(ImgArgs *args)
 {
-    Dd dd = {.args = args, .output_format = "raw", .block_size = 512, .count = -1};
+    Dd dd = { .args = args, .output_format = "raw", .block_size = 512, .count = -1 };
     int c;
 
     while ((c = img_args_next(args)) > 0) {

@@ -12,8 +12,8 @@ static const ImgOption graph_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
     IMG_OPTION_FORCE_SHARE,
-    {"output", IMG_OPT_GRAPH_OUTPUT, "tree|json|dot", "the form of the output (default: tree)"},
-    {NULL},
+    { "output", IMG_OPT_GRAPH_OUTPUT, "tree|json|dot", "the form of the output (default: tree)" },
+    { NULL },
 };
 
 /* What is known of a node, in one line. */
@@ -66,7 +66,7 @@ static void print_tree(Tree *tree, BlockDriverState *bs)
 static void output_tree(BlockDriverState *bs)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    Tree tree = {.seen = seen, .stem = g_string_new(NULL)};
+    Tree tree = { .seen = seen, .stem = g_string_new(NULL) };
 
     bdrv_graph_rdlock_main_loop();
     print_tree(&tree, bs);
@@ -125,7 +125,7 @@ static int graph_run(ImgArgs *args)
     static const struct {
         const char *name;
         void (*output)(BlockDriverState *bs);
-    } forms[] = {{"tree", output_tree}, {"json", output_json}, {"dot", output_dot}};
+    } forms[] = { { "tree", output_tree }, { "json", output_json }, { "dot", output_dot } };
     g_autoptr(BlockBackend) blk = NULL;
     const char *form = "tree";
     size_t i = 0;

@@ -20,7 +20,7 @@ static void print_snapshot(const BdrvSnapshotInfo *sn)
     g_autofree char *size = tool_size_text(sn->vm_state_size);
     g_autofree char *clock = NULL;
     char date[64] = "";
-    char icount[32] = "";
+    char icount[32] = "--";
     time_t seconds = sn->date_sec;
     uint64_t clock_sec = sn->vm_clock_nsec / 1000000000;
     struct tm tm;
@@ -28,9 +28,9 @@ static void print_snapshot(const BdrvSnapshotInfo *sn)
     if (localtime_r(&seconds, &tm) != NULL) {
         strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
     }
-    clock = g_strdup_printf("%04d:%02d:%02d.%03d", (int)(clock_sec / 3600),
-                            (int)(clock_sec / 60 % 60), (int)(clock_sec % 60),
-                            (int)(sn->vm_clock_nsec / 1000000 % 1000));
+    clock =
+        g_strdup_printf("%04d:%02d:%02d.%03d", (int)(clock_sec / 3600), (int)(clock_sec / 60 % 60),
+                        (int)(clock_sec % 60), (int)(sn->vm_clock_nsec / 1000000 % 1000));
     if (sn->icount != UINT64_MAX) {
         g_snprintf(icount, sizeof(icount), "%" G_GUINT64_FORMAT, (guint64)sn->icount);
     }
@@ -42,8 +42,7 @@ void img_print_snapshots(const BdrvSnapshotInfo *list, size_t count, int depth)
     indent(depth);
     printf("Snapshot list:\n");
     indent(depth);
-    printf("%-7s %-16s %8s %19s %15s %10s\n", "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK",
-           "ICOUNT");
+    printf("%-7s %-16s %8s %19s %15s %10s\n", "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT");
     for (size_t i = 0; i < count; i++) {
         indent(depth);
         print_snapshot(&list[i]);
@@ -62,10 +61,12 @@ static void print_json_snapshots(JsonArray *array, int depth)
         g_strlcpy(list[i].name, json_object_get_string_member(sn, "name"), sizeof(list[i].name));
         list[i].vm_state_size = (uint64_t)json_object_get_int_member(sn, "vm-state-size");
         list[i].date_sec = (uint32_t)json_object_get_int_member(sn, "date-sec");
-        list[i].vm_clock_nsec = (uint64_t)json_object_get_int_member(sn, "vm-clock-sec") * 1000000000
-                                + (uint64_t)json_object_get_int_member(sn, "vm-clock-nsec");
+        list[i].vm_clock_nsec =
+            (uint64_t)json_object_get_int_member(sn, "vm-clock-sec") * 1000000000 +
+            (uint64_t)json_object_get_int_member(sn, "vm-clock-nsec");
         list[i].icount = json_object_has_member(sn, "icount")
-                             ? (uint64_t)json_object_get_int_member(sn, "icount") : UINT64_MAX;
+                             ? (uint64_t)json_object_get_int_member(sn, "icount")
+                             : UINT64_MAX;
     }
     img_print_snapshots(list, count, depth);
 }
@@ -170,7 +171,8 @@ static void print_backing(JsonObject *info, int depth)
     }
     name = json_object_get_string_member(info, "backing-filename");
     full = json_object_has_member(info, "full-backing-filename")
-               ? json_object_get_string_member(info, "full-backing-filename") : NULL;
+               ? json_object_get_string_member(info, "full-backing-filename")
+               : NULL;
     indent(depth);
     printf("backing file: %s", name);
     if (full == NULL) {
@@ -200,8 +202,8 @@ static void print_node(JsonObject *info, int depth, bool is_file)
         printf("cluster_size: %" G_GINT64_FORMAT "\n",
                json_object_get_int_member(info, "cluster-size"));
     }
-    if (json_object_has_member(info, "dirty-flag")
-        && json_object_get_boolean_member(info, "dirty-flag")) {
+    if (json_object_has_member(info, "dirty-flag") &&
+        json_object_get_boolean_member(info, "dirty-flag")) {
         print_line(depth, "cleanly shut down", "no");
     }
     print_backing(info, depth);
@@ -220,9 +222,8 @@ static void print_graph(JsonObject *info, const char *path, int depth)
     print_node(info, depth, depth > 0 && count == 0);
     for (guint i = 0; i < count; i++) {
         JsonObject *child = json_array_get_object_element(children, i);
-        g_autofree char *child_path = g_strconcat(path, "/",
-                                                  json_object_get_string_member(child, "name"),
-                                                  NULL);
+        g_autofree char *child_path =
+            g_strconcat(path, "/", json_object_get_string_member(child, "name"), NULL);
 
         indent(depth);
         printf("Child node '%s':\n", child_path);

@@ -14,10 +14,10 @@
 static const ImgOption info_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"backing-chain", 'b', NULL, "tell of the backing files, too"},
+    { "backing-chain", 'b', NULL, "tell of the backing files, too" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_OUTPUT,
-    {NULL},
+    { NULL },
 };
 
 /* A backing chain that has been walked: names and files it has been at. */
@@ -130,7 +130,7 @@ static int info_run(ImgArgs *args)
 {
     g_autoptr(JsonArray) images = json_array_new();
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    Chain chain = {.images = images, .seen = seen};
+    Chain chain = { .images = images, .seen = seen };
     bool backing_chain = false;
     int c;
 

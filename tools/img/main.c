@@ -7,9 +7,17 @@
 #include "tools/tool.h"
 
 static const ImgCommand *const commands[] = {
-    &img_check_command, &img_compare_command, &img_convert_command, &img_create_command,
-    &img_dd_command,    &img_graph_command,   &img_info_command,    &img_map_command,
-    &img_measure_command, &img_snapshot_command, NULL,
+    &img_check_command,
+    &img_compare_command,
+    &img_convert_command,
+    &img_create_command,
+    &img_dd_command,
+    &img_graph_command,
+    &img_info_command,
+    &img_map_command,
+    &img_measure_command,
+    &img_snapshot_command,
+    NULL,
 };
 
 static const ImgCommand *find_command(const char *name)
@@ -42,7 +50,7 @@ static int run_command(const ImgCommand *command, int argc, char **argv, const I
 
 int main(int argc, char **argv)
 {
-    ImgGlobal global = {0};
+    ImgGlobal global = { 0 };
     const ImgCommand *command;
     int status = 0;
     int first;

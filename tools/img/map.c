@@ -14,25 +14,20 @@
 /* Longest range asked for at once, in bytes. */
 #define MAP_CHUNK (1LL << 30)
 
-enum {
-    MAP_START_OFFSET = 's',
-    MAP_MAX_LENGTH = 'l',
-};
-
 static const ImgOption map_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"start-offset", MAP_START_OFFSET, "OFFSET", "begin at this offset in bytes (default: 0)"},
-    {"max-length", MAP_MAX_LENGTH, "LENGTH", "stop after this many bytes"},
+    { "start-offset", 's', "OFFSET", "begin at this offset in bytes (default: 0)" },
+    { "max-length", 'l', "LENGTH", "stop after this many bytes" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_OUTPUT,
-    {NULL},
+    { NULL },
 };
 
 typedef struct MapEntry {
     int64_t start;
     int64_t length;
-    int64_t offset; /* in @file, if @has_offset */
+    int64_t offset;   /* in @file, if @has_offset */
     const char *file; /* borrowed from the node */
     int depth;
     bool present;
@@ -45,12 +40,11 @@ typedef struct MapEntry {
 /* Whether @next goes on where @entry ends. */
 static bool entry_continues(const MapEntry *entry, const MapEntry *next)
 {
-    return entry->depth == next->depth && entry->present == next->present
-           && entry->zero == next->zero && entry->data == next->data
-           && entry->compressed == next->compressed && entry->has_offset == next->has_offset
-           && entry->start + entry->length == next->start
-           && g_strcmp0(entry->file, next->file) == 0
-           && (!entry->has_offset || entry->offset + entry->length == next->offset);
+    return entry->depth == next->depth && entry->present == next->present &&
+           entry->zero == next->zero && entry->data == next->data &&
+           entry->compressed == next->compressed && entry->has_offset == next->has_offset &&
+           entry->start + entry->length == next->start && g_strcmp0(entry->file, next->file) == 0 &&
+           (!entry->has_offset || entry->offset + entry->length == next->offset);
 }
 
 /*
@@ -112,8 +106,8 @@ static bool collect(BlockBackend *blk, const char *filename, int64_t offset, int
                     GArray *entries)
 {
     while (offset < end) {
-        MapEntry *last = entries->len > 0 ? &g_array_index(entries, MapEntry, entries->len - 1)
-                                          : NULL;
+        MapEntry *last =
+            entries->len > 0 ? &g_array_index(entries, MapEntry, entries->len - 1) : NULL;
         MapEntry next;
         int ret = read_entry(blk_bs(blk), offset, end - offset, &next);
 
@@ -143,8 +137,8 @@ static void print_json(const GArray *entries)
 
         printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64 ", \"depth\": %d, "
                "\"present\": %s, \"zero\": %s, \"data\": %s, \"compressed\": %s",
-               i == 0 ? "[" : ",\n", e->start, e->length, e->depth, word(e->present),
-               word(e->zero), word(e->data), word(e->compressed));
+               i == 0 ? "[" : ",\n", e->start, e->length, e->depth, word(e->present), word(e->zero),
+               word(e->data), word(e->compressed));
         if (e->has_offset) {
             printf(", \"offset\": %" PRId64, e->offset);
         }
@@ -198,7 +192,7 @@ static int map_image(const ImgArgs *args, int64_t start, int64_t max_length)
         return print_human(entries) ? 0 : 1;
     }
     if (entries->len == 0) {
-        MapEntry nothing = {.start = start};
+        MapEntry nothing = { .start = start };
 
         g_array_append_val(entries, nothing);
     }
@@ -214,7 +208,7 @@ static int map_run(ImgArgs *args)
     int c;
 
     while (ok && (c = img_args_next(args)) > 0) {
-        ok = c == MAP_START_OFFSET
+        ok = c == 's'
                  ? tool_parse_size("start offset", optarg, 0, INT64_MAX, &start)
                  : tool_parse_size("max length", optarg, 0, INT64_MAX, &max_length);
     }

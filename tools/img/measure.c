@@ -7,15 +7,15 @@
 #include "tools/tool.h"
 
 static const ImgOption measure_options[] = {
-    {"target-format", 'O', "FMT", "the format to measure for (default: raw)"},
-    {"size", 's', "SIZE", "measure for an empty disk of this size"},
+    { "target-format", 'O', "FMT", "the format to measure for (default: raw)" },
+    { "size", 's', "SIZE", "measure for an empty disk of this size" },
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"options", 'o', "OPTIONS", "create options of the target format"},
-    {"snapshot", 'l', "SNAPSHOT", "measure for the content of this snapshot"},
+    { "options", 'o', "OPTIONS", "create options of the target format" },
+    { "snapshot", 'l', "SNAPSHOT", "measure for the content of this snapshot" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_OUTPUT,
-    {NULL},
+    { NULL },
 };
 
 typedef struct Measure {
@@ -81,11 +81,17 @@ static void print_result(const ImgArgs *args, const BlockMeasureInfo *info)
     img_print_json(object);
 }
 
+static int refuse_options(const BlockDriver *drv)
+{
+    tool_error("Invalid options for file format '%s'", bdrv_driver_name(drv));
+    return 1;
+}
+
 static int measure(const ImgArgs *args, const Measure *m, BlockDriver *drv)
 {
     g_autoptr(BlockBackend) source = NULL;
     g_autoptr(JsonObject) options = NULL;
-    BlockMeasureInfo info = {.bitmaps = -1};
+    BlockMeasureInfo info = { .bitmaps = -1 };
     GError *err = NULL;
 
     if (img_operand_count(args) == 1) {
@@ -96,15 +102,16 @@ static int measure(const ImgArgs *args, const Measure *m, BlockDriver *drv)
     }
     options = img_create_options("", m->options, drv, bdrv_find_format("file"));
     if (options == NULL) {
-        tool_error("Invalid options for file format '%s'", bdrv_driver_name(drv));
-        return 1;
+        return refuse_options(drv);
     }
     if (m->size >= 0) {
         json_object_set_int_member(options, "size", m->size);
     }
     if (!bdrv_measure(drv, options, source != NULL ? blk_bs(source) : NULL, &info, &err)) {
+        bool unknown = g_str_has_prefix(err->message, "Invalid parameter '");
+
         tool_error_report(err);
-        return 1;
+        return unknown ? refuse_options(drv) : 1;
     }
     print_result(args, &info);
     return 0;
@@ -113,7 +120,7 @@ static int measure(const ImgArgs *args, const Measure *m, BlockDriver *drv)
 static int measure_run(ImgArgs *args)
 {
     g_autoptr(GPtrArray) options = g_ptr_array_new();
-    Measure m = {.target_format = "raw", .options = options, .size = -1};
+    Measure m = { .target_format = "raw", .options = options, .size = -1 };
     BlockDriver *drv;
     bool ok = true;
     int c;

@@ -9,26 +9,26 @@
 
 /* What every command takes. */
 static const ImgOption common_options[] = {
-    {"object", IMG_OPT_OBJECT, "OBJDEF", "define an object; of type secret only"},
-    {"aio", IMG_OPT_AIO, "io_uring|threads", "how to do I/O (default: io_uring where it works)"},
-    {"untrusted", IMG_OPT_UNTRUSTED, NULL, "open no file that an image names"},
-    {"verbose", IMG_OPT_VERBOSE, NULL, "say on standard error which I/O engine is used"},
-    {"help", 'h', NULL, "print this text"},
-    {NULL},
+    { "object", IMG_OPT_OBJECT, "OBJDEF", "define an object; of type secret only" },
+    { "aio", IMG_OPT_AIO, "io_uring|threads", "how to do I/O (default: io_uring where it works)" },
+    { "untrusted", IMG_OPT_UNTRUSTED, NULL, "open no file that an image names" },
+    { "verbose", IMG_OPT_VERBOSE, NULL, "say on standard error which I/O engine is used" },
+    { "help", 'h', NULL, "print this text" },
+    { NULL },
 };
 
 /* What stands before the command. */
 static const ImgOption global_options[] = {
-    {"help", 'h', NULL, "print this text"},
-    {"version", 'V', NULL, "print the version"},
-    {"trace", 'T', "[enable=]PATTERN",
-     "switch trace events on that match PATTERN; \"help\" lists them"},
-    {"aio", IMG_OPT_AIO, "io_uring|threads",
-     "how to do I/O (default: io_uring where it works);\n"
-     "BLOCKGRAPH_AIO in the environment says the same"},
-    {"untrusted", IMG_OPT_UNTRUSTED, NULL, "open no file that an image names"},
-    {"verbose", IMG_OPT_VERBOSE, NULL, "say on standard error which I/O engine is used"},
-    {NULL},
+    { "help", 'h', NULL, "print this text" },
+    { "version", 'V', NULL, "print the version" },
+    { "trace", 'T', "[enable=]PATTERN",
+      "switch trace events on that match PATTERN; \"help\" lists them" },
+    { "aio", IMG_OPT_AIO, "io_uring|threads",
+      "how to do I/O (default: io_uring where it works);\n"
+      "BLOCKGRAPH_AIO in the environment says the same" },
+    { "untrusted", IMG_OPT_UNTRUSTED, NULL, "open no file that an image names" },
+    { "verbose", IMG_OPT_VERBOSE, NULL, "say on standard error which I/O engine is used" },
+    { NULL },
 };
 
 static bool option_is_end(const ImgOption *option)
@@ -100,7 +100,8 @@ static int print_help(const ImgCommand *const *commands)
     }
     tool_print_version("qemu-img");
     printf("\nDisk image utility.  Usage:\n\n  %s [OPTIONS] COMMAND [--help | COMMAND OPTIONS]\n\n"
-           "Options:\n", tool_name());
+           "Options:\n",
+           tool_name());
     print_options(global_options);
     printf("\nCommands (%s COMMAND --help tells more):\n", tool_name());
     for (const ImgCommand *const *command = commands; *command != NULL; command++) {
@@ -121,7 +122,7 @@ static void add_options(GString *letters, GArray *longs, const ImgOption *option
             g_string_append_printf(letters, "%c%s", o->letter, argument ? ":" : "");
         }
         if (o->name != NULL) {
-            struct option entry = {o->name, argument, NULL, o->letter};
+            struct option entry = { o->name, argument, NULL, o->letter };
 
             g_array_append_val(longs, entry);
         }
@@ -239,8 +240,8 @@ int img_args_next(ImgArgs *args)
         prepare(args);
     }
     for (;;) {
-        int letter = getopt_long(args->argc, args->argv, args->short_options, args->long_options,
-                                 NULL);
+        int letter =
+            getopt_long(args->argc, args->argv, args->short_options, args->long_options, NULL);
 
         if (letter == -1) {
             if (!img_start()) {
@@ -353,9 +354,8 @@ int img_parse_global(int argc, char **argv, const ImgCommand *const *commands, I
     int letter;
 
     add_options(letters, longs, global_options);
-    while (go_on
-           && (letter = getopt_long(argc, argv, letters->str, (struct option *)(void *)longs->data,
-                                    NULL)) != -1) {
+    while (go_on && (letter = getopt_long(argc, argv, letters->str,
+                                          (struct option *)(void *)longs->data, NULL)) != -1) {
         go_on = take_global(letter, commands, global, status);
     }
     g_string_free(letters, TRUE);

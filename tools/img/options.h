@@ -41,9 +41,9 @@ typedef struct ImgArgs ImgArgs;
 typedef struct ImgCommand {
     const char *name;
     const char *summary;
-    const char *synopsis; /* behind the command's name; lines separated by "\n" */
+    const char *synopsis;     /* behind the command's name; lines separated by "\n" */
     const ImgOption *options; /* ended by an entry of zeros */
-    const char *operands; /* what stands behind the options; lines */
+    const char *operands;     /* what stands behind the options; lines */
     int (*run)(ImgArgs *args);
 } ImgCommand;
 
@@ -55,12 +55,12 @@ struct ImgArgs {
     /* What common options said. */
     const char *format; /* -f */
     bool image_opts;
-    bool force_share;   /* -U */
-    bool quiet;         /* -q */
-    bool progress;      /* -p */
-    bool json;          /* --output=json */
-    bool untrusted;     /* --untrusted */
-    bool verbose;       /* --verbose */
+    bool force_share; /* -U */
+    bool quiet;       /* -q */
+    bool progress;    /* -p */
+    bool json;        /* --output=json */
+    bool untrusted;   /* --untrusted */
+    bool verbose;     /* --verbose */
     /* When img_args_next() says IMG_ARGS_LEAVE: the exit code. */
     int status;
     bool started;
@@ -108,15 +108,29 @@ int img_parse_global(int argc, char **argv, const ImgCommand *const *commands, I
 
 /* Entries for tables, so that the same option reads the same everywhere. */
 #define IMG_OPTION_FORMAT                                                                          \
-    {"format", 'f', "FMT", "the image's format; without it, the format is probed"}
+    {                                                                                              \
+        "format", 'f', "FMT", "the image's format; without it, the format is probed"               \
+    }
 #define IMG_OPTION_IMAGE_OPTS                                                                      \
-    {"image-opts", IMG_OPT_IMAGE_OPTS, NULL,                                                       \
-     "image names are option lists (driver=…,file.filename=…), not file names"}
+    {                                                                                              \
+        "image-opts", IMG_OPT_IMAGE_OPTS, NULL,                                                    \
+            "image names are option lists (driver=…,file.filename=…), not file names"          \
+    }
 #define IMG_OPTION_FORCE_SHARE                                                                     \
-    {"force-share", 'U', NULL, "open images that others have open for writing, too"}
-#define IMG_OPTION_QUIET {"quiet", 'q', NULL, "print errors only"}
-#define IMG_OPTION_PROGRESS {"progress", 'p', NULL, "show how far the command is"}
+    {                                                                                              \
+        "force-share", 'U', NULL, "open images that others have open for writing, too"             \
+    }
+#define IMG_OPTION_QUIET                                                                           \
+    {                                                                                              \
+        "quiet", 'q', NULL, "print errors only"                                                    \
+    }
+#define IMG_OPTION_PROGRESS                                                                        \
+    {                                                                                              \
+        "progress", 'p', NULL, "show how far the command is"                                       \
+    }
 #define IMG_OPTION_OUTPUT                                                                          \
-    {"output", IMG_OPT_OUTPUT, "human|json", "the form of the output (default: human)"}
+    {                                                                                              \
+        "output", IMG_OPT_OUTPUT, "human|json", "the form of the output (default: human)"          \
+    }
 
 #endif

@@ -8,13 +8,13 @@
 static const ImgOption snapshot_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {"list", 'l', NULL, "list the snapshots (the default)"},
-    {"create", 'c', "SNAPSHOT", "create a snapshot (not supported yet)"},
-    {"apply", 'a', "SNAPSHOT", "make the image what the snapshot is (not supported yet)"},
-    {"delete", 'd', "SNAPSHOT", "delete a snapshot (not supported yet)"},
+    { "list", 'l', NULL, "list the snapshots (the default)" },
+    { "create", 'c', "SNAPSHOT", "create a snapshot (not supported yet)" },
+    { "apply", 'a', "SNAPSHOT", "make the image what the snapshot is (not supported yet)" },
+    { "delete", 'd', "SNAPSHOT", "delete a snapshot (not supported yet)" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_QUIET,
-    {NULL},
+    { NULL },
 };
 
 static int list_snapshots(const ImgArgs *args)
