@@ -84,7 +84,9 @@ bool open_refuse_unknown(JsonObject *options, const char *kind, const char *name
     if (!left) {
         return true;
     }
-    block_error_set(errp, EINVAL, "Block %s '%s' does not support the option '%s'", kind, name,
+    /* Both wordings are what scripts know. */
+    block_error_set(errp, EINVAL, "Block %s '%s' %s support the option '%s'", kind, name,
+                    strcmp(kind, "protocol") == 0 ? "doesn't" : "does not",
                     (const char *)left->data);
     return false;
 }

@@ -95,7 +95,8 @@ static bool put_scalar(JsonObject *object, const char *name, JsonNode *value, bo
 static bool put(JsonObject *object, const char *key, JsonNode *value, bool replace,
                 unsigned depth, GError **errp)
 {
-    g_auto(GStrv) parts = g_strsplit(key, ".", -1);
+    /* What lies deeper is refused before its last part, the rest, is looked at. */
+    g_auto(GStrv) parts = g_strsplit(key, ".", JSON_TEXT_MAX_DEPTH + 2);
     char **part = parts;
 
     for (char **p = parts; !*parts || *p; p++) {

@@ -66,9 +66,10 @@ static uint64_t get_le64(const uint8_t *p)
 
 /* ---- Probing -------------------------------------------------------------------------- */
 
-static bool has_string(const uint8_t *p, const char *s, size_t room)
+/* Whether the field holds this string and a NUL, for which it has room. */
+static bool has_string(const uint8_t *p, const char *s)
 {
-    return strncmp((const char *)p, s, room) == 0;
+    return memcmp(p, s, strlen(s) + 1) == 0;
 }
 
 static int bochs_probe(const uint8_t *buf, size_t size, const char *filename)
@@ -79,9 +80,9 @@ static int bochs_probe(const uint8_t *buf, size_t size, const char *filename)
         return 0;
     }
     version = get_le32(buf + AT_VERSION);
-    return has_string(buf + AT_MAGIC, HEADER_MAGIC, 32) &&
-                   has_string(buf + AT_TYPE, HEADER_TYPE, 16) &&
-                   has_string(buf + AT_SUBTYPE, HEADER_SUBTYPE, 16) &&
+    return has_string(buf + AT_MAGIC, HEADER_MAGIC) &&
+                   has_string(buf + AT_TYPE, HEADER_TYPE) &&
+                   has_string(buf + AT_SUBTYPE, HEADER_SUBTYPE) &&
                    (version == HEADER_V1 || version == HEADER_V2)
                ? 100
                : 0;

@@ -78,6 +78,13 @@ static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Windo
                         s->name, table->count - 1, length, offset);
         return false;
     }
+    /* A hole in the file, taken for a table. */
+    if (!for_check && sn->l1_table_offset == 0 && sn->l1_size == 0) {
+        block_error_set(errp, EINVAL,
+                        "'%s': snapshot table entry %u at offset %" G_GUINT64_FORMAT " is empty",
+                        s->name, table->count - 1, offset);
+        return false;
+    }
     return true;
 }
 

@@ -25,7 +25,8 @@ static bool GRAPH_RDLOCK read_header(Qcow2State *s, int flags, GError **errp)
     int ret = bdrv_pread(s->file, 0, sizeof(start), start, 0);
 
     if (ret < 0) {
-        block_error_set_errno(errp, -ret, "'%s': could not read the qcow2 header", s->name);
+        block_error_set_errno(errp, -ret, "'%s': could not read the qcow2 header at offset 0",
+                              s->name);
         return false;
     }
     if (!qcow2_header_parse(start, sizeof(start), qcow2_file_length(s), flags, s->name,
@@ -36,7 +37,7 @@ static bool GRAPH_RDLOCK read_header(Qcow2State *s, int flags, GError **errp)
     cluster = g_malloc(cluster_size);
     ret = bdrv_pread(s->file, 0, cluster_size, cluster, 0);
     if (ret < 0) {
-        block_error_set_errno(errp, -ret, "'%s': could not read the header's cluster",
+        block_error_set_errno(errp, -ret, "'%s': could not read the first cluster at offset 0",
                               s->name);
         return false;
     }
@@ -56,8 +57,10 @@ static bool set_backing(BlockDriverState *bs, Qcow2State *s, GError **errp)
     }
     ret = bdrv_pread(s->file, s->header.backing_file_offset, size, name, 0);
     if (ret < 0) {
-        block_error_set_errno(errp, -ret, "'%s': could not read the backing file name",
-                              s->name);
+        block_error_set_errno(errp, -ret,
+                              "'%s': could not read the backing file name at offset "
+                              "%" G_GUINT64_FORMAT,
+                              s->name, s->header.backing_file_offset);
         return false;
     }
     bdrv_set_backing_reference(bs, name, s->ext.backing_format);

@@ -354,7 +354,10 @@ void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event) GR
 
 /*
  * Forget cached mappings of this range, here and wherever parents derived
- * theirs from it. Before the change is visible. Either.
+ * theirs from it. A driver calls it before a change is visible, and again when
+ * it is, while the request holds its exclusive claim: a reader in between may
+ * have been given, and remembered, an old answer that reaches beyond its own
+ * claim. Either.
  */
 void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
 

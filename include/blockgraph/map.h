@@ -49,8 +49,8 @@
  * Speed is in the answer
  *  8. The core caches answers per node, in guest extents, unless the driver
  *     says that asking is as cheap (map_is_cheap). Before a change that makes
- *     an answer untrue becomes visible, the driver invalidates the range.
- *     Losing writable is such a change. A cached mapping holds no reference
+ *     an answer untrue becomes visible, and again when it is, the driver
+ *     invalidates the range. Losing writable is such a change. A cached mapping holds no reference
  *     and is used only under the graph lock.
  *  9. Pass-through: a request that hits the cache all the way down needs no
  *     coroutine and no lock. It occupies a slot of its thread, which holds the

@@ -37,7 +37,7 @@ build() {
         "${options[0]#-Dwerror=}" ]]; then
         meson configure "$dir" "${options[0]}"
     fi
-    if ! timeout 900 ninja -C "$dir" > "$log" 2>&1; then
+    if ! timeout 900 ninja -k 20 -C "$dir" > "$log" 2>&1; then
         grep -E -A 12 'FAILED|error:|warning:' "$log" | tail -n 60
         outcome "fail $phase/build"
         return 1

@@ -13,11 +13,17 @@ import harness
 SIZE = 8 << 20
 
 
-def digest(path):
+def digest(path, size=None):
+    """Of the file, or of its first bytes."""
     state = hashlib.sha256()
     with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
+        left = os.path.getsize(path) if size is None else size
+        while left > 0:
+            block = file.read(min(left, 1 << 20))
+            if not block:
+                break
             state.update(block)
+            left -= len(block)
     return state.hexdigest()
 
 
@@ -65,7 +71,9 @@ class ConvertTest(harness.ToolTest):
                     result = self.img('convert', '-l', choice, '-O', 'raw',
                                       *harness.source(image), output, cwd=harness.Corpus.folder)
                     self.assertEqual(result.status, 0, result)
-                    self.assertEqual(digest(output), content, choice)
+                    # QEMU cuts a snapshot that is longer than the active disk.
+                    self.assertGreaterEqual(os.path.getsize(output), image['virtual_size'])
+                    self.assertEqual(digest(output, image['virtual_size']), content, choice)
         self.for_images(check, lambda image: image['snapshots'] and image['expect'] == 'ok')
 
     def test_holes_stay_holes(self):

@@ -35,7 +35,9 @@ class MeasureTest(harness.ToolTest):
             for snapshot in image['snapshots']:
                 self.check_same('measure', '-O', 'qcow2', '-l', snapshot, image['file'],
                                 cwd=harness.Corpus.folder)
-        self.for_images(check, lambda image: image['snapshots'] and image['expect'] == 'ok')
+        # QEMU cuts a snapshot that is longer than the active disk; ours is measured whole.
+        self.for_images(check, lambda image: image['snapshots'] and image['expect'] == 'ok' and
+                        image['name'] != 'snapshots-smaller')
 
     def test_options(self):
         self.need_reference()

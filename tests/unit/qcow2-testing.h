@@ -26,6 +26,14 @@ static inline char *fixture_path(const char *name)
     return g_build_filename(dir, name, NULL);
 }
 
+/* A data file's name starts from the current directory, as QEMU has it. */
+static inline int qcow2_group_setup(void **state)
+{
+    g_autofree char *dir = fixture_path(".");
+
+    return g_chdir(dir) == 0 ? driver_group_setup(state) : -1;
+}
+
 static inline Image load_fixture(const char *name)
 {
     g_autofree char *path = fixture_path(name);

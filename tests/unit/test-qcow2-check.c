@@ -389,5 +389,5 @@ int main(void)
         cmocka_unit_test(tables_beyond_the_end_of_the_file_can_be_checked),
     };
 
-    return cmocka_run_group_tests(tests, driver_group_setup, driver_group_teardown);
+    return cmocka_run_group_tests(tests, qcow2_group_setup, driver_group_teardown);
 }

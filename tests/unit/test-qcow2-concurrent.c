@@ -121,5 +121,5 @@ int main(void)
         cmocka_unit_test(backing_chain),
     };
 
-    return cmocka_run_group_tests(tests, driver_group_setup, driver_group_teardown);
+    return cmocka_run_group_tests(tests, qcow2_group_setup, driver_group_teardown);
 }

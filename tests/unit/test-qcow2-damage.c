@@ -217,6 +217,7 @@ static void damaged_snapshot_tables_are_refused(void **state)
         { 36, 4, 1025, "snapshot table entry 0: 1025 bytes of extra data are more than 1024" },
         { 36, 4, UINT32_MAX, "4294967295 bytes of extra data are more than 1024" },
     };
+    Image holes = load_fixture("snapshots.qcow2");
 
     for (size_t i = 0; i < G_N_ELEMENTS(damages); i++) {
         Image image = load_fixture("snapshots.qcow2");
@@ -225,6 +226,8 @@ static void damaged_snapshot_tables_are_refused(void **state)
                   damages[i].value);
         assert_refused(&image, BDRV_O_NO_IO, damages[i].part);
     }
+    memset(holes.data + snapshots_at(&holes), 0, 1024);
+    assert_refused(&holes, BDRV_O_NO_IO, "snapshot table entry 0 at offset 16384 is empty");
 }
 
 static void damaged_snapshots_cannot_be_read(void **state)
@@ -480,5 +483,5 @@ int main(void)
         cmocka_unit_test(damaged_subcluster_bitmaps_fail_reads),
     };
 
-    return cmocka_run_group_tests(tests, driver_group_setup, driver_group_teardown);
+    return cmocka_run_group_tests(tests, qcow2_group_setup, driver_group_teardown);
 }

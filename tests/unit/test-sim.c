@@ -143,22 +143,27 @@ static bool counting_is_over(void *opaque)
     return ((Counter *)opaque)->done == 2;
 }
 
+static void coroutine_fn count_up(Counter *counter)
+{
+    int value = counter->value;
+
+    co_sleep_ns(0);
+    counter->value = value + 1;
+}
+
 static void coroutine_fn increment(void *opaque)
 {
     Counter *counter = opaque;
-    int value;
 
     /* A while later, so that it takes luck for the two to meet. */
     co_sleep_ns(5);
     co_sleep_ns(0);
     if (counter->locked) {
         co_mutex_lock(&counter->mutex);
-    }
-    value = counter->value;
-    co_sleep_ns(0);
-    counter->value = value + 1;
-    if (counter->locked) {
+        count_up(counter);
         co_mutex_unlock(&counter->mutex);
+    } else {
+        count_up(counter);
     }
     counter->done++;
 }

@@ -102,6 +102,26 @@ void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
     }
 }
 
+/* Whether the values of @table's options are of their types. */
+static bool values_are_typed(JsonObject *options, const BlockOption *table, GError **errp)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+    bool ok = true;
+    int64_t number;
+    bool on;
+
+    for (const BlockOption *o = table; ok && o != NULL && o->name != NULL; o++) {
+        if (strcmp(o->type, "bool") == 0) {
+            ok = block_options_take_bool(copy, o->name, &on, errp);
+        } else if (strcmp(o->type, "size") == 0) {
+            ok = block_options_take_size(copy, o->name, &number, errp);
+        } else if (strcmp(o->type, "num") == 0) {
+            ok = block_options_take_int(copy, o->name, &number, errp);
+        }
+    }
+    return ok;
+}
+
 /*
  * The first key of @options that no driver has, in dotted form, or NULL.
  * Nested objects are keys with a dot: "encrypt.format".
@@ -154,6 +174,11 @@ JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDr
     }
     if (unknown != NULL) {
         tool_error("%sInvalid parameter '%s'", prefix, unknown);
+        return NULL;
+    }
+    if (!values_are_typed(options, drv->create_options, &err) ||
+        (file_drv != NULL && !values_are_typed(options, file_drv->create_options, &err))) {
+        tool_error_take(err, "%s", prefix);
         return NULL;
     }
     return g_steal_pointer(&options);

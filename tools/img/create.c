@@ -2,6 +2,7 @@
 /* create: make a new image. */
 #include "tools/img/commands.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
@@ -153,7 +154,13 @@ static int create_image(Create *create)
         print_what_is_made(create, options);
     }
     if (!bdrv_create(create->drv, create->filename, options, &err)) {
-        tool_error_take(err, "%s", prefix);
+        if (g_error_matches(err, BLOCK_ERROR, EFBIG)) {
+            tool_error("%sThe image size is too large for file format '%s'", prefix,
+                       create->format);
+            g_error_free(err);
+        } else {
+            tool_error_take(err, "%s", prefix);
+        }
         return 1;
     }
     return 0;
