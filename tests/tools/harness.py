@@ -3,7 +3,8 @@
 
 From the environment:
   BLOCKGRAPH_TEST_TOOLS     the folder of our programs (build/tools)
-  BLOCKGRAPH_TEST_CORPUS    where the image corpus is, or is to be made
+  BLOCKGRAPH_TEST_CORPUS    where the image corpus is, or is to be made; else beside
+                            the folder of our programs
   BLOCKGRAPH_TEST_QEMU_IMG  the reference; else the qemu-img in PATH
 
 Ours runs under the reference's name, through a link, so that messages compare
@@ -83,14 +84,15 @@ class Corpus:
     @classmethod
     def load(cls):
         if cls.images is None:
-            cls.folder = os.path.abspath(os.environ['BLOCKGRAPH_TEST_CORPUS'])
+            cls.folder = os.path.abspath(os.environ.get('BLOCKGRAPH_TEST_CORPUS') or
+                                         ours('../corpus'))
             os.makedirs(os.path.dirname(cls.folder), exist_ok=True)
-            quick = ['--quick'] if quick_run() else []
-            subprocess.run([sys.executable, os.path.join(IMAGES, 'make-corpus.py'), cls.folder,
-                            *quick], check=True, stdout=subprocess.DEVNULL)
+            # All of it, also for a quick run: other tests may read it meanwhile.
+            subprocess.run([sys.executable, os.path.join(IMAGES, 'make-corpus.py'), cls.folder],
+                           check=True, stdout=subprocess.DEVNULL)
             with open(os.path.join(cls.folder, 'corpus.json'), encoding='utf-8') as file:
                 cls.images = json.load(file)['images']
-            if quick:
+            if quick_run():
                 # One damaged field after the other is for the full run.
                 cls.images = [image for image in cls.images
                               if 'quick' in image['tags'] and 'field' not in image['tags']]
