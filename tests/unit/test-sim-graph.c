@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The graph under seeded schedules: readers on three simulated threads, while
+ * the main thread drains, replaces nodes, changes media and revokes. A failure
+ * prints the seed that replays it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block-testing.h"
+#include "util/sim.h"
+
+#define READERS 2 /* per thread */
+#define THREADS 3
+#define REQUESTS 6 /* per reader */
+#define SIZE 8192
+
+/* ---- A protocol whose requests take their time ------------------------------------- */
+
+typedef struct SlowDisk {
+    int64_t byte; /* what it is full of */
+    int in_flight;
+} SlowDisk;
+
+static SimWorld *the_world;
+
+static bool slow_open(BlockDriverState *bs, JsonObject *options, int flags, GError **errp)
+{
+    SlowDisk *s = bdrv_state(bs);
+
+    bdrv_set_length(bs, SIZE);
+    return block_options_take_int(options, "byte", &s->byte, errp);
+}
+
+static int coroutine_fn slow_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    IOVector *iov, int flags)
+{
+    SlowDisk *s = bdrv_state(bs);
+
+    s->in_flight++;
+    io_vector_memset(iov, 0, s->byte, bytes / 2);
+    co_sleep_ns(sim_world_random(the_world, 3) * 1000);
+    io_vector_memset(iov, bytes / 2, s->byte, bytes - bytes / 2);
+    s->in_flight--;
+    return 0;
+}
+
+static BlockDriver slow_driver = {
+    .format_name = "slow-disk",
+    .instance_size = sizeof(SlowDisk),
+    .bdrv_open = slow_open,
+    .bdrv_co_preadv = slow_preadv,
+};
+
+/* ---- Readers ------------------------------------------------------------------------- */
+
+typedef struct Scene {
+    BlockBackend *blk;
+    BlockDriverState *a, *b, *raw;
+    int running;
+    int reads;     /* that gave data */
+    int no_medium;
+    bool torn;     /* a read that saw two disks, or an unexpected result */
+} Scene;
+
+static void coroutine_fn reader(void *opaque)
+{
+    Scene *scene = opaque;
+
+    for (int i = 0; i < REQUESTS; i++) {
+        uint8_t buf[1024];
+        int64_t offset = sim_world_random(the_world, SIZE - sizeof(buf));
+        int ret = blk_co_pread(scene->blk, offset, sizeof(buf), buf, 0);
+
+        if (ret == -ENOMEDIUM) {
+            scene->no_medium++;
+        } else if (ret == 0 && (buf[0] == 'a' || buf[0] == 'b') &&
+                   memcmp(buf, buf + 1, sizeof(buf) - 1) == 0) {
+            scene->reads++;
+        } else {
+            scene->torn = true;
+        }
+        co_sleep_ns(sim_world_random(the_world, 2) * 500);
+    }
+    scene->running--;
+    aio_wait_kick();
+}
+
+static void start_readers(void *opaque)
+{
+    for (int i = 0; i < READERS; i++) {
+        coroutine_enter(coroutine_create(reader, opaque));
+    }
+}
+
+/* ---- The main thread ------------------------------------------------------------------ */
+
+static int requests_at(BlockDriverState *disk)
+{
+    return ((SlowDisk *)bdrv_state(disk))->in_flight;
+}
+
+/* What is in flight at the disks that are read through @bs. */
+static int requests_below(Scene *scene, BlockDriverState *bs)
+{
+    return bs == scene->raw ? requests_at(scene->a) + requests_at(scene->b) : requests_at(bs);
+}
+
+/* Nothing is in flight in a drained section, from its begin to its end. */
+static bool drain_holds(Scene *scene, BlockDriverState *bs)
+{
+    bool idle;
+
+    bdrv_drained_begin(bs);
+    idle = requests_below(scene, bs) == 0;
+    for (int i = sim_world_random(the_world, 10); i > 0; i--) {
+        aio_poll(aio_context_main(), false);
+        idle = idle && requests_below(scene, bs) == 0;
+    }
+    bdrv_drained_end(bs);
+    return idle;
+}
+
+static bool drain_all_holds(Scene *scene)
+{
+    bool idle;
+
+    bdrv_drain_all_begin();
+    aio_poll(aio_context_main(), false);
+    idle = requests_below(scene, scene->raw) == 0;
+    bdrv_drain_all_end();
+    return idle;
+}
+
+static bool replace_file(Scene *scene, bool possible)
+{
+    BdrvTransaction *tran = bdrv_transaction_new();
+    BdrvChild *file;
+    GError *err = NULL;
+    bool ok;
+
+    bdrv_graph_rdlock_main_loop();
+    file = bdrv_get_child(scene->raw, "file");
+    ok = bdrv_child_bs(file) == scene->a;
+    bdrv_graph_rdunlock_main_loop();
+    bdrv_transaction_replace_child(tran, file, ok ? scene->b : scene->a);
+    if (!possible) { /* and in the same transaction what cannot be */
+        bdrv_transaction_replace_child(tran, file, scene->raw);
+    }
+    ok = bdrv_transaction_commit(tran, &err);
+    g_clear_error(&err);
+    return ok == possible;
+}
+
+static bool change_medium(Scene *scene)
+{
+    BlockDriverState *bs = sim_world_random(the_world, 2) ? scene->raw : scene->b;
+
+    if (blk_bs(scene->blk)) {
+        if (sim_world_random(the_world, 2)) {
+            return blk_replace_bs(scene->blk, bs, NULL);
+        }
+        blk_remove_bs(scene->blk);
+        return blk_bs(scene->blk) == NULL;
+    }
+    return blk_insert_bs(scene->blk, bs, NULL);
+}
+
+static bool one_change(Scene *scene)
+{
+    switch (sim_world_random(the_world, 6)) {
+    case 0:
+        return drain_holds(scene, scene->a);
+    case 1:
+        return blk_bs(scene->blk) != scene->raw || drain_holds(scene, scene->raw);
+    case 2:
+        return replace_file(scene, true);
+    case 3:
+        return replace_file(scene, false);
+    case 4:
+        return change_medium(scene);
+    default:
+        return drain_all_holds(scene);
+    }
+}
+
+static BlockDriverState *slow_node(const char *name, int byte)
+{
+    g_autofree char *text =
+        g_strdup_printf("driver=slow-disk,node-name=%s,byte=%d", name, byte);
+
+    return open_node_with(text, 0);
+}
+
+static bool readers_are_done(void *opaque)
+{
+    return ((Scene *)opaque)->running == 0;
+}
+
+static bool play(SimWorld *world, void *opaque)
+{
+    Scene scene = {.running = THREADS * READERS};
+    bool revoke = sim_world_random(world, 4) == 0;
+    bool ok = true;
+
+    the_world = world;
+    sim_world_add_context(world, "main");
+    assert_true(blockgraph_init(NULL));
+    if (!bdrv_find_format("slow-disk")) {
+        assert_true(bdrv_register(&slow_driver, NULL));
+    }
+    scene.a = slow_node("a", 'a');
+    scene.b = slow_node("b", 'b');
+    scene.raw = open_node_with("driver=raw,file=a", 0);
+    scene.blk = blk_new("disk0", BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, NULL);
+    assert_true(blk_insert_bs(scene.blk, scene.raw, NULL));
+    for (int i = 0; i < THREADS; i++) {
+        aio_bh_oneshot(sim_world_add_context(world, "reader"), start_readers, &scene);
+    }
+    for (int i = 0; i < 8 && ok; i++) {
+        ok = one_change(&scene);
+        for (int n = sim_world_random(world, 6); n > 0; n--) {
+            aio_poll(aio_context_main(), false);
+        }
+    }
+    if (ok && revoke) {
+        blk_revoke(scene.blk);
+        ok = blk_bs(scene.blk) == NULL && requests_below(&scene, scene.raw) == 0;
+    }
+    ok = sim_world_run_until(world, readers_are_done, &scene) && ok && !scene.torn &&
+         scene.reads + scene.no_medium == THREADS * READERS * REQUESTS;
+    if (!ok) {
+        fprintf(stderr, "reads %d, without a medium %d, torn %d, running %d\n", scene.reads,
+                scene.no_medium, scene.torn, scene.running);
+    }
+    blk_unref(scene.blk);
+    bdrv_unref(scene.raw);
+    bdrv_unref(scene.a);
+    bdrv_unref(scene.b);
+    blockgraph_cleanup();
+    return ok;
+}
+
+static void no_schedule_tears_a_read_or_loses_one(void **state)
+{
+    const char *count = g_getenv("BLOCKGRAPH_TEST_SEEDS");
+
+    assert_int_equal(sim_try_seeds(count ? atoi(count) : 300, play, NULL), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_schedule_tears_a_read_or_loses_one),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
