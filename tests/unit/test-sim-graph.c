@@ -132,6 +132,21 @@ static bool drain_all_holds(Scene *scene)
     return idle;
 }
 
+/* Who holds the graph lock exclusively is alone, drained or not. */
+static bool exclusive_lock_holds(Scene *scene)
+{
+    bool idle;
+
+    bdrv_graph_wrlock();
+    idle = requests_below(scene, scene->raw) == 0;
+    for (int i = sim_world_random(the_world, 6); i > 0; i--) {
+        aio_poll(aio_context_main(), false);
+        idle = idle && requests_below(scene, scene->raw) == 0;
+    }
+    bdrv_graph_wrunlock();
+    return idle;
+}
+
 static bool replace_file(Scene *scene, bool possible)
 {
     BdrvTransaction *tran = bdrv_transaction_new();
@@ -168,7 +183,7 @@ static bool change_medium(Scene *scene)
 
 static bool one_change(Scene *scene)
 {
-    switch (sim_world_random(the_world, 6)) {
+    switch (sim_world_random(the_world, 7)) {
     case 0:
         return drain_holds(scene, scene->a);
     case 1:
@@ -179,6 +194,8 @@ static bool one_change(Scene *scene)
         return replace_file(scene, false);
     case 4:
         return change_medium(scene);
+    case 5:
+        return exclusive_lock_holds(scene);
     default:
         return drain_all_holds(scene);
     }
