@@ -347,7 +347,7 @@ static void flush_is_left_out_only_if_nothing_was_written(void **state)
     blk_unref(blk);
 }
 
-/* ---- What map() may answer -------------------------------------------------------------------- */
+/* ---- What map() may answer ------------------------------------------------------- */
 
 static int answer_empty(BlockDriverState *bs, const BdrvMapRequest *req, BdrvMapping *m)
 {
@@ -492,7 +492,7 @@ static void mapping_is_asked_once_and_again_when_dropped(void **state)
     blk_unref(blk);
 }
 
-/* ---- Chains -------------------------------------------------------------------------------------- */
+/* ---- Chains ----------------------------------------------------------------------- */
 
 static int answer_unallocated(BlockDriverState *bs, const BdrvMapRequest *req, BdrvMapping *m)
 {
