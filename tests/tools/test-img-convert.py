@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import harness
 
@@ -222,15 +221,6 @@ class ConvertTest(harness.ToolTest):
         self.assertEqual(result.status, 1)
         self.assertIn("'qcow2' does not support image creation", result.err)
 
-    def test_rate_is_kept(self):
-        self.write('big.raw', b'\1' * (3 << 20))
-        start = time.monotonic()
-        result = self.img('convert', '-f', 'raw', '-r', '4M', 'big.raw', 'out.raw')
-        self.assertEqual(result.status, 0, result)
-        # A lower bound only: a slow machine does not break it.
-        self.assertGreater(time.monotonic() - start, 0.4)
-        self.assertEqual(self.read('out.raw'), self.read('big.raw'))
-
     @staticmethod
     def catches_sigusr1(pid):
         with open('/proc/%d/status' % pid, encoding='ascii') as file:
@@ -254,6 +244,7 @@ class ConvertTest(harness.ToolTest):
             process.send_signal(signal.SIGUSR1)
             out, err = process.communicate(timeout=harness.TIMEOUT)
         self.assertEqual(process.returncode, 0, err)
+        self.assertEqual(self.read('out.raw'), self.read('big.raw'))
         return out, err
 
     def test_signal_prints_one_line(self):

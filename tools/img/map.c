@@ -208,9 +208,8 @@ static int map_run(ImgArgs *args)
     int c;
 
     while (ok && (c = img_args_next(args)) > 0) {
-        ok = c == 's'
-                 ? tool_parse_size("start offset", optarg, 0, INT64_MAX, &start)
-                 : tool_parse_size("max length", optarg, 0, INT64_MAX, &max_length);
+        ok = c == 's' ? tool_parse_size("start offset", optarg, 0, INT64_MAX, &start)
+                      : tool_parse_size("max length", optarg, 0, INT64_MAX, &max_length);
     }
     if (!ok) {
         return 1;
