@@ -35,6 +35,7 @@ void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child)
 {
     BdrvChild **p;
 
+    bdrv_graph_assert_writable();
     for (p = &parent->children; *p; p = &(*p)->next_child) {
     }
     *p = child;
@@ -49,6 +50,7 @@ void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
 {
     BdrvChild **p;
 
+    bdrv_graph_assert_writable();
     for (p = &parent->children; *p != child; p = &(*p)->next_child) {
     }
     *p = child->next_child;
@@ -69,6 +71,7 @@ void bdrv_forget_mappings(BlockDriverState *bs)
 
 bool bdrv_reaches(BlockDriverState *from, BlockDriverState *bs)
 {
+    bdrv_graph_assert_readable();
     if (from == bs) {
         return true;
     }
@@ -245,6 +248,7 @@ BdrvChild *bdrv_filter_child(BlockDriverState *bs)
 
 BdrvChild *bdrv_filter_or_cow_child(BlockDriverState *bs)
 {
+    bdrv_graph_assert_readable();
     return bs->drv->is_filter ? bdrv_filter_child(bs) : bdrv_cow_child(bs);
 }
 
@@ -269,6 +273,7 @@ BlockDriverState *bdrv_backing_chain_next(BlockDriverState *bs)
 {
     BdrvChild *child;
 
+    bdrv_graph_assert_readable();
     bs = bdrv_skip_filters(bs);
     child = bs ? bdrv_cow_child(bs) : NULL;
     return child ? bdrv_skip_filters(child->bs) : NULL;

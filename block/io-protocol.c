@@ -109,6 +109,7 @@ static int coroutine_fn GRAPH_RDLOCK read_bounced(BlockDriverState *bs, int64_t 
 int coroutine_fn bdrv_co_protocol_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                          IOVector *iov, int flags)
 {
+    bdrv_graph_assert_readable();
     if (request_is_aligned(bs, offset, bytes, iov)) {
         return driver_io(bs->drv->bdrv_co_preadv, bs, offset, bytes, iov, flags);
     }
@@ -188,6 +189,7 @@ int coroutine_fn bdrv_co_protocol_pwritev(BlockDriverState *bs, int64_t offset, 
     int native = flags & bs->drv->supported_write_flags;
     int ret = 0;
 
+    bdrv_graph_assert_readable();
     if (request_is_aligned(bs, offset, bytes, iov)) {
         ret = write_aligned(bs, offset, bytes, iov, native);
     } else {

@@ -184,6 +184,7 @@ int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64
 {
     int ret = 1;
 
+    bdrv_graph_assert_readable();
     while (ret > 0) {
         BdrvIoRequest hook = {BDRV_IO_READ, flags, offset, bytes, iov};
         int64_t inside = bdrv_getlength(bs) - offset;
@@ -230,6 +231,7 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, 
 {
     IOVector iov;
 
+    bdrv_graph_assert_readable();
     io_vector_init_buf(&iov, buf, MAX(bytes, 0));
     return bdrv_co_preadv(child, offset, bytes, &iov, flags);
 }

@@ -197,6 +197,7 @@ static int coroutine_fn GRAPH_RDLOCK child_change(const ChangeOp *op, BdrvChild 
 int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *iov,
                                  int flags)
 {
+    bdrv_graph_assert_readable();
     if (flags & BDRV_REQ_COMPRESSED) {
         return -ENOTSUP;
     }
@@ -208,16 +209,19 @@ int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset, int64_t bytes,
 {
     IOVector iov;
 
+    bdrv_graph_assert_readable();
     io_vector_init_buf(&iov, (void *)buf, MAX(bytes, 0));
     return bdrv_co_pwritev(child, offset, bytes, &iov, flags);
 }
 
 int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes, int flags)
 {
+    bdrv_graph_assert_readable();
     return child_change(&op_zeroes, child, offset, bytes, NULL, flags);
 }
 
 int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t bytes)
 {
+    bdrv_graph_assert_readable();
     return child_change(&op_discard, child, offset, bytes, NULL, 0);
 }

@@ -285,17 +285,18 @@ static BlockDriverState *open_node(OpenRequest *req, GError **errp)
     return bs;
 }
 
-static bool check_depth(BlockDriverState *parent, const char *filename, GError **errp)
+/* A layer is a format and, below it, protocols and filters, which have a bound of their own. */
+static bool check_depth(const OpenRequest *req, GError **errp)
 {
+    int most = req->flags & BDRV_O_PROTOCOL ? 2 * BDRV_MAX_DEPTH : BDRV_MAX_DEPTH;
     int depth = 0;
 
-    for (BlockDriverState *bs = parent; bs; bs = bs->opened_for) {
+    for (BlockDriverState *bs = req->parent; bs; bs = bs->opened_for) {
         depth++;
     }
-    /* A layer of an image is two nodes, one of the format and one of the file. */
-    if (depth > 2 * BDRV_MAX_DEPTH) {
+    if (depth >= most) {
         block_error_set(errp, ELOOP, "Could not open '%s': the chain of images is deeper than %d",
-                        filename ? filename : "", BDRV_MAX_DEPTH);
+                        req->filename ? req->filename : "", most);
         return false;
     }
     return true;
@@ -310,7 +311,7 @@ BlockDriverState *bdrv_open_inherit(const char *filename, JsonObject *options, i
 
     GLOBAL_STATE_CODE();
     trace_bdrv_open(filename ? filename : "", flags);
-    if (!check_depth(parent, filename, errp)) {
+    if (!check_depth(&req, errp)) {
         return NULL;
     }
     req.options = block_options_copy(options);

@@ -40,6 +40,7 @@ void coroutine_fn part_pool_start(PartPool *pool, const Part *part)
 {
     Part *copy;
 
+    bdrv_graph_assert_readable();
     while (pool->running >= PARTS_MAX) {
         wait_for_one(pool);
     }
@@ -51,6 +52,7 @@ void coroutine_fn part_pool_start(PartPool *pool, const Part *part)
 
 int coroutine_fn part_pool_wait(PartPool *pool)
 {
+    bdrv_graph_assert_readable();
     while (pool->running > 0) {
         wait_for_one(pool);
     }

@@ -227,6 +227,7 @@ bool bdrv_refresh_perms(GPtrArray *nodes, GError **errp)
     g_autoptr(GPtrArray) order = g_ptr_array_new();
     bool ok = true;
 
+    bdrv_graph_assert_readable();
     for (guint i = 0; i < nodes->len; i++) {
         order_visit(nodes->pdata[i], seen, order);
     }
@@ -241,6 +242,7 @@ bool bdrv_refresh_node_perms(BlockDriverState *bs, GError **errp)
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
 
+    bdrv_graph_assert_readable();
     g_ptr_array_add(nodes, bs);
     return bdrv_refresh_perms(nodes, errp);
 }

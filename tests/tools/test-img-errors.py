@@ -93,6 +93,17 @@ class ErrorsTest(harness.ToolTest):
         self.assertEqual((result.status, result.out), (1, ''), result)
         self.assertIn("Could not open 'a.raw': Permission denied", result.err)
 
+    def test_chain_of_256_layers_is_opened_and_257_are_not(self):
+        self.write('0', size=65536)
+        for layer in range(1, 257):
+            self.make('create', '-q', '-u', '-f', 'qcow2', '-b', str(layer - 1), '-F',
+                      'raw' if layer == 1 else 'qcow2', str(layer), '64k')
+        result = self.img('compare', '-F', 'raw', '255', '0')
+        self.assertEqual(result.status, 0, result)
+        result = self.img('map', '256')
+        self.assertEqual(result.status, 1, result)
+        self.assertIn('deeper than 256', result.err)
+
     def test_read_only_target(self):
         self.write('out.raw', size=65536)
         os.chmod(self.path('out.raw'), 0o444)
