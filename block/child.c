@@ -69,18 +69,28 @@ void bdrv_forget_mappings(BlockDriverState *bs)
     }
 }
 
-bool bdrv_reaches(BlockDriverState *from, BlockDriverState *bs)
+static bool reaches(BlockDriverState *from, BlockDriverState *bs, GHashTable *seen) GRAPH_RDLOCK
 {
-    bdrv_graph_assert_readable();
     if (from == bs) {
         return true;
     }
+    if (!g_hash_table_add(seen, from)) {
+        return false;
+    }
     for (BdrvChild *child = from->children; child; child = child->next_child) {
-        if (bdrv_reaches(child->bs, bs)) {
+        if (reaches(child->bs, bs, seen)) {
             return true;
         }
     }
     return false;
+}
+
+bool bdrv_reaches(BlockDriverState *from, BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    bdrv_graph_assert_readable();
+    return reaches(from, bs, seen);
 }
 
 /* ---- Attaching and detaching ----------------------------------------------- */

@@ -107,6 +107,8 @@ void bdrv_transaction_replace_node(BdrvTransaction *tran, BlockDriverState *from
     g_autoptr(GPtrArray) edges = g_ptr_array_new();
 
     GLOBAL_STATE_CODE();
+    tran_drain(tran, from); /* first: waiting may run what changes the edges */
+    tran_drain(tran, to);
     bdrv_graph_rdlock_main_loop();
     for (BdrvChild *child = from->parents; child; child = child->next_parent) {
         g_ptr_array_add(edges, child);
@@ -204,21 +206,49 @@ static void change_undo(Change *c) GRAPH_WRLOCK
     }
 }
 
-static void apply_all(BdrvTransaction *tran)
+/* Whether an edge that was changed is part of a circle now. Each change was
+ * looked at when it was added; this is about what they do together. */
+static bool any_cycle(BdrvTransaction *tran, GError **errp) GRAPH_RDLOCK
 {
+    for (guint i = 0; i < tran->changes->len; i++) {
+        BdrvChild *child = g_array_index(tran->changes, Change, i).child;
+
+        if (child->bs && child->ops->is_node && bdrv_reaches(child->bs, child->parent)) {
+            block_error_set(errp, ELOOP, "The changes together would create a cycle at '%s'",
+                            ((BlockDriverState *)child->parent)->node_name);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void undo_changes(BdrvTransaction *tran) GRAPH_WRLOCK
+{
+    for (guint i = tran->changes->len; i-- > 0;) {
+        change_undo(&g_array_index(tran->changes, Change, i));
+    }
+}
+
+static bool apply_all(BdrvTransaction *tran, GError **errp)
+{
+    bool ok;
+
     bdrv_graph_wrlock();
     for (guint i = 0; i < tran->changes->len; i++) {
         change_apply(&g_array_index(tran->changes, Change, i));
     }
+    ok = !any_cycle(tran, errp);
+    if (!ok) {
+        undo_changes(tran);
+    }
     bdrv_graph_wrunlock();
+    return ok;
 }
 
 static void undo_all(BdrvTransaction *tran)
 {
     bdrv_graph_wrlock();
-    for (guint i = tran->changes->len; i-- > 0;) {
-        change_undo(&g_array_index(tran->changes, Change, i));
-    }
+    undo_changes(tran);
     bdrv_graph_wrunlock();
 }
 
@@ -284,7 +314,10 @@ bool bdrv_transaction_commit(BdrvTransaction *tran, GError **errp)
         tran_free(tran, false);
         return false;
     }
-    apply_all(tran);
+    if (!apply_all(tran, errp)) {
+        tran_free(tran, false);
+        return false;
+    }
     ok = refresh_touched(tran, errp);
     if (!ok) {
         undo_all(tran);

@@ -230,6 +230,32 @@ static void cycle_is_refused(void **state)
     bdrv_unref(a);
 }
 
+static void changes_that_make_a_cycle_together_are_refused(void **state)
+{
+    BlockDriverState *a = memory_node("a"), *b = memory_node("b");
+    BlockDriverState *raw1 = raw_on("raw1", "a"), *raw2 = raw_on("raw2", "b");
+    BdrvTransaction *tran = bdrv_transaction_new();
+    BdrvChild *edge1, *edge2;
+    GError *err = NULL;
+
+    bdrv_graph_rdlock_main_loop();
+    edge1 = bdrv_get_child(raw1, "file");
+    edge2 = bdrv_get_child(raw2, "file");
+    bdrv_graph_rdunlock_main_loop();
+    bdrv_transaction_replace_child(tran, edge1, raw2);
+    bdrv_transaction_replace_child(tran, edge2, raw1);
+    assert_false(bdrv_transaction_commit(tran, &err));
+    assert_error_has(&err, "cycle");
+    assert_ptr_equal(child_of(raw1, "file"), a);
+    assert_ptr_equal(child_of(raw2, "file"), b);
+    bdrv_unref(raw1);
+    bdrv_unref(raw2);
+    assert_int_equal(bdrv_get_refcount(a), 1);
+    assert_int_equal(bdrv_get_refcount(b), 1);
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+
 static void note_result(void *opaque, int ret)
 {
     *(int *)opaque = ret;
@@ -347,6 +373,7 @@ int main(void)
         cmocka_unit_test(replaced_node_is_reached_through_every_parent),
         cmocka_unit_test(node_put_on_top_keeps_its_own_edge),
         cmocka_unit_test(cycle_is_refused),
+        cmocka_unit_test(changes_that_make_a_cycle_together_are_refused),
         cmocka_unit_test(graph_changes_inside_a_drained_section),
         cmocka_unit_test(new_node_starts_drained_inside_drain_all),
         cmocka_unit_test(unknown_option_is_refused_by_name),
