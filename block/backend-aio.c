@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A backend's requests with a callback: a coroutine each. The callback runs
- * once, never before the call has returned; if the request is over by then, a
- * bottom half brings it.
+ * A backend's requests with a callback: a coroutine each. A bottom half brings
+ * the callback, so it runs once, not before the call has returned, and outside
+ * of a coroutine: it may wait, or let go of the backend.
  */
 #include "block/backend-int.h"
 
@@ -10,15 +10,24 @@ struct BlockAIOCB {
     BlkRequest req;
     BlockCompletionFunc *cb;
     void *opaque;
-    bool returned; /* the call that started it has */
-    bool over;
 };
 
+/*
+ * Who has drained the backend finds that the callback has run. On the main
+ * thread nobody can look in between, and the callback may drain, itself.
+ */
 static void aio_complete(void *opaque)
 {
     BlockAIOCB *acb = opaque;
+    bool on_main = aio_context_is_home(aio_context_main());
 
+    if (on_main) {
+        blk_request_end(acb->req.blk);
+    }
     acb->cb(acb->opaque, acb->req.ret);
+    if (!on_main) {
+        blk_request_end(acb->req.blk);
+    }
     g_free(acb);
 }
 
@@ -26,11 +35,8 @@ static void coroutine_fn aio_entry(void *opaque)
 {
     BlockAIOCB *acb = opaque;
 
-    acb->req.ret = blk_co_request(&acb->req);
-    acb->over = true;
-    if (acb->returned) {
-        aio_complete(acb);
-    }
+    acb->req.ret = blk_co_request_run(&acb->req);
+    aio_bh_oneshot(aio_context_current(), aio_complete, acb);
 }
 
 static BlockAIOCB *aio_start(BlkRequest req, BlockCompletionFunc *cb, void *opaque)
@@ -42,10 +48,6 @@ static BlockAIOCB *aio_start(BlkRequest req, BlockCompletionFunc *cb, void *opaq
     acb->cb = cb;
     acb->opaque = opaque;
     coroutine_enter(coroutine_create(aio_entry, acb));
-    acb->returned = true;
-    if (acb->over) {
-        aio_bh_oneshot(aio_context_current(), aio_complete, acb);
-    }
     return acb;
 }
 

@@ -22,6 +22,8 @@ struct BlockBackend {
     unsigned quiesce_counter; /* atomic */
     GMutex waiting_lock;
     CoQueue waiting; /* requests that came while drained; under waiting_lock */
+    unsigned held_back; /* how many, from when they wait until they go on; likewise */
+    bool closing; /* the last reference is about to go */
 
     BlockBackend *next; /* all, in order of creation */
     BlockBackend *prev;
@@ -45,8 +47,14 @@ struct BlkRequest {
     int ret;
 };
 
+/* Whether any request has not ended yet, held back or in flight. */
+bool blk_has_requests(BlockBackend *blk);
+
 /* Count the request in flight, run it, and count it out. Returns its result. */
 int coroutine_fn blk_co_request(BlkRequest *req);
+/* The two parts of it. After the second @blk may be gone. */
+int coroutine_fn blk_co_request_run(BlkRequest *req);
+void blk_request_end(BlockBackend *blk);
 
 /* What run may be. */
 int coroutine_fn blk_run_preadv(BlkRequest *req);

@@ -8,43 +8,71 @@
 
 /* ---- On the way in ---------------------------------------------------------------- */
 
-/* Wait while drained. False if the request was cancelled meanwhile. */
+/*
+ * Wait while drained, not counted in flight. False if the request was cancelled
+ * meanwhile. Under the lock it is always counted somewhere: held back or in
+ * flight.
+ */
 static bool coroutine_fn wait_while_drained(BlkRequest *req)
 {
     BlockBackend *blk = req->blk;
     bool cancelled;
 
     g_mutex_lock(&blk->waiting_lock);
+    blk->held_back++;
+    in_flight_end(&blk->in_flight);
+    aio_wait_kick();
     while (__atomic_load_n(&blk->quiesce_counter, __ATOMIC_SEQ_CST) && !req->cancelled) {
         co_queue_wait_gmutex(&blk->waiting, &blk->waiting_lock);
     }
+    in_flight_begin(&blk->in_flight);
+    blk->held_back--;
     cancelled = req->cancelled;
     g_mutex_unlock(&blk->waiting_lock);
     return !cancelled;
 }
 
-int coroutine_fn blk_co_request(BlkRequest *req)
+bool blk_has_requests(BlockBackend *blk)
+{
+    bool busy;
+
+    g_mutex_lock(&blk->waiting_lock);
+    busy = blk->held_back > 0 || !in_flight_idle(&blk->in_flight);
+    g_mutex_unlock(&blk->waiting_lock);
+    return busy;
+}
+
+int coroutine_fn blk_co_request_run(BlkRequest *req)
 {
     BlockBackend *blk = req->blk;
-    int ret;
+    bool wanted = true;
+    int ret = -ECANCELED;
 
     IO_CODE();
-    for (;;) {
-        in_flight_begin(&blk->in_flight);
-        if (req->through_drain || !__atomic_load_n(&blk->quiesce_counter, __ATOMIC_SEQ_CST)) {
-            break;
-        }
-        in_flight_end(&blk->in_flight);
-        aio_wait_kick();
-        if (!wait_while_drained(req)) {
-            return -ECANCELED;
-        }
+    in_flight_begin(&blk->in_flight);
+    while (wanted && !req->through_drain &&
+           __atomic_load_n(&blk->quiesce_counter, __ATOMIC_SEQ_CST)) {
+        wanted = wait_while_drained(req);
     }
-    bdrv_graph_co_rdlock();
-    ret = blk->root ? req->run(req) : -ENOMEDIUM;
-    bdrv_graph_co_rdunlock();
+    if (wanted) {
+        bdrv_graph_co_rdlock();
+        ret = blk->root ? req->run(req) : -ENOMEDIUM;
+        bdrv_graph_co_rdunlock();
+    }
+    return ret;
+}
+
+void blk_request_end(BlockBackend *blk)
+{
     in_flight_end(&blk->in_flight);
     aio_wait_kick();
+}
+
+int coroutine_fn blk_co_request(BlkRequest *req)
+{
+    int ret = blk_co_request_run(req);
+
+    blk_request_end(req->blk);
     return ret;
 }
 
@@ -61,7 +89,7 @@ static int check_bounds(BlkRequest *req) GRAPH_RDLOCK
 
 static int check_write(BlkRequest *req) GRAPH_RDLOCK
 {
-    return req->blk->root->perm & BLK_PERM_WRITE ? check_bounds(req) : -EPERM;
+    return bdrv_may_write(req->blk->root, req->flags) ? check_bounds(req) : -EPERM;
 }
 
 /* ---- At the medium ------------------------------------------------------------------ */
@@ -242,7 +270,7 @@ static int sync_request(BlkRequest req)
     g_assert(!in_coroutine());
     sync.req.through_drain = true;
     coroutine_enter(coroutine_create(sync_entry, &sync));
-    AIO_WAIT_WHILE(!__atomic_load_n(&sync.done, __ATOMIC_ACQUIRE));
+    BDRV_WAIT_WHILE(!__atomic_load_n(&sync.done, __ATOMIC_ACQUIRE));
     return sync.req.ret;
 }
 
@@ -316,7 +344,7 @@ static MediumInfo medium_info(BlockBackend *blk) GRAPH_RDLOCK
     if (!blk->root) {
         return (MediumInfo){.length = -ENOMEDIUM};
     }
-    return (MediumInfo){bdrv_getlength(blk->root->bs), true, blk->root->perm & BLK_PERM_WRITE};
+    return (MediumInfo){bdrv_getlength(blk->root->bs), true, bdrv_may_write(blk->root, 0)};
 }
 
 static MediumInfo query(BlockBackend *blk)

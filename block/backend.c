@@ -41,12 +41,12 @@ static void root_drained_end(BdrvChild *child)
     if (__atomic_sub_fetch(&blk->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
         return;
     }
-    if (blk->dev_ops && blk->dev_ops->drained_end) {
-        blk->dev_ops->drained_end(blk->dev_opaque);
-    }
     g_mutex_lock(&blk->waiting_lock);
     co_queue_wake_all(&blk->waiting);
     g_mutex_unlock(&blk->waiting_lock);
+    if (blk->dev_ops && blk->dev_ops->drained_end) {
+        blk->dev_ops->drained_end(blk->dev_opaque);
+    }
 }
 
 static bool root_drained_busy(BdrvChild *child)
@@ -131,10 +131,9 @@ BlockBackend *blk_new(const char *name, uint64_t perm, uint64_t shared, GError *
     return blk;
 }
 
+/* Nothing is polled here: nobody can get hold of @blk again. */
 static void blk_destroy(BlockBackend *blk)
 {
-    blk_remove_bs(blk);
-    blk_drain(blk);
     if (blk->prev) {
         blk->prev->next = blk->next;
     } else {
@@ -162,9 +161,13 @@ void blk_unref(BlockBackend *blk)
         return;
     }
     GLOBAL_STATE_CODE();
-    if (__atomic_load_n(&blk->refcount, __ATOMIC_ACQUIRE) == 1) {
-        /* Keep the last reference while closing: what polls may take one. */
+    /* Keep the last reference while waiting: what runs meanwhile may take one. */
+    while (!blk->closing && __atomic_load_n(&blk->refcount, __ATOMIC_ACQUIRE) == 1 &&
+           (blk_bs(blk) || blk_has_requests(blk))) {
+        blk->closing = true;
         blk_remove_bs(blk);
+        BDRV_WAIT_WHILE(blk_has_requests(blk));
+        blk->closing = false;
     }
     if (__atomic_sub_fetch(&blk->refcount, 1, __ATOMIC_ACQ_REL) == 0) {
         blk_destroy(blk);
@@ -221,11 +224,18 @@ static BdrvChild *blk_root(const BlockBackend *blk)
     return root;
 }
 
-static void blk_set_root(BlockBackend *blk, BdrvChild *root)
+/* Put @root in the place of @old, unless something else stands there by now. */
+static bool blk_change_root(BlockBackend *blk, BdrvChild *old, BdrvChild *root)
 {
-    bdrv_graph_wrlock();
-    blk->root = root;
+    bool ok;
+
+    bdrv_graph_wrlock(); /* polls: a medium may come or go */
+    ok = blk->root == old && !(root && (blk->revoked || blk->closing));
+    if (ok) {
+        blk->root = root;
+    }
     bdrv_graph_wrunlock();
+    return ok;
 }
 
 BlockDriverState *blk_bs(const BlockBackend *blk)
@@ -246,24 +256,37 @@ static void tell_media_change(BlockBackend *blk, bool inserted)
     }
 }
 
-bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+static bool may_insert(BlockBackend *blk, GError **errp)
 {
-    BdrvChild *root;
-
-    GLOBAL_STATE_CODE();
-    if (blk->revoked) {
-        block_error_set(errp, ENOMEDIUM, "The device's access was revoked");
+    if (blk->revoked || blk->closing) {
+        block_error_set(errp, ENOMEDIUM, blk->revoked ? "The device's access was revoked"
+                                                      : "The device is going away");
         return false;
     }
     if (blk_bs(blk)) {
         block_error_set(errp, EBUSY, "Device '%s' has a medium already", blk_name(blk));
         return false;
     }
+    return true;
+}
+
+bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+{
+    BdrvChild *root;
+
+    GLOBAL_STATE_CODE();
+    if (!may_insert(blk, errp)) {
+        return false;
+    }
     root = bdrv_attach_root(bdrv_ref(bs), "root", &root_ops, blk, blk->perm, blk->shared, errp);
     if (!root) {
         return false;
     }
-    blk_set_root(blk, root);
+    if (!blk_change_root(blk, NULL, root)) { /* what ran while we waited was first */
+        g_assert(!may_insert(blk, errp));
+        bdrv_detach_child(root);
+        return false;
+    }
     tell_media_change(blk, true);
     return true;
 }
@@ -280,8 +303,7 @@ void blk_remove_bs(BlockBackend *blk)
     }
     bs = bdrv_ref(blk_bs(blk));
     bdrv_drained_begin(bs);
-    if (blk_root(blk) == root) { /* nobody took it out while we waited */
-        blk_set_root(blk, NULL);
+    if (blk_change_root(blk, root, NULL)) { /* nobody took it out while we waited */
         bdrv_detach_child(root);
         tell_media_change(blk, false);
     }
@@ -331,8 +353,7 @@ bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **er
 
     GLOBAL_STATE_CODE();
     if (root) {
-        root->perm = perm;
-        root->shared = shared;
+        bdrv_child_set_perm(root, perm, shared);
         bdrv_graph_rdlock_main_loop();
         ok = bdrv_refresh_node_perms(root->bs, errp);
         bdrv_graph_rdunlock_main_loop();
@@ -341,8 +362,7 @@ bool blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared, GError **er
         blk->perm = perm;
         blk->shared = shared;
     } else {
-        root->perm = old_perm;
-        root->shared = old_shared;
+        bdrv_child_set_perm(root, old_perm, old_shared);
     }
     return ok;
 }
@@ -358,6 +378,9 @@ void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
     GLOBAL_STATE_CODE();
     blk->dev_ops = ops;
     blk->dev_opaque = opaque;
+    if (ops && ops->drained_begin && blk->quiesce_counter) {
+        ops->drained_begin(opaque); /* the end will be told, too */
+    }
 }
 
 void blk_drain(BlockBackend *blk)
@@ -369,7 +392,7 @@ void blk_drain(BlockBackend *blk)
         bdrv_ref(bs);
         bdrv_drained_begin(bs);
     }
-    AIO_WAIT_WHILE(!in_flight_idle(&blk->in_flight));
+    BDRV_WAIT_WHILE(!in_flight_idle(&blk->in_flight));
     if (bs) {
         bdrv_drained_end(bs);
         bdrv_unref(bs);

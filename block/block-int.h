@@ -16,7 +16,9 @@
 #define BLOCK_BLOCK_INT_H
 
 #include "block/claim.h"
+#include "block/dirty-bitmap.h"
 #include "block/map-cache.h"
+#include "block/retire.h"
 #include "blockgraph/block-backend.h"
 #include "blockgraph/block-driver.h"
 #include "util/in-flight.h"
@@ -42,7 +44,7 @@ struct BdrvChild {
     const BdrvParentOps *ops;
     void *parent; /* BlockDriverState or BlockBackend, by ops */
     int role;
-    uint64_t perm;
+    uint64_t perm;   /* atomic */
     uint64_t shared;
     bool quiesced_parent;
     BdrvChild *next_child TSA_GUARDED_BY(graph_lock);  /* of the parent node */
@@ -72,7 +74,7 @@ struct BlockDriverState {
     BdrvChild *parents TSA_GUARDED_BY(graph_lock);
     BdrvChild *file TSA_GUARDED_BY(graph_lock);
     BdrvChild *backing TSA_GUARDED_BY(graph_lock);
-    uint64_t perm;
+    uint64_t perm;   /* atomic */
     uint64_t shared;
     uint64_t old_perm; /* while a transaction tries new ones */
     uint64_t old_shared;
@@ -84,7 +86,9 @@ struct BlockDriverState {
     InFlight in_flight;
     unsigned quiesce_counter; /* atomic */
     ClaimSet *claims;
+    RetireList *retired;
     MapCache *map_cache; /* NULL: answers are not cached */
+    DirtyBitmapSet *dirty_bitmaps; /* atomic; NULL: there never was one */
     uint64_t write_gen;   /* atomic: writes completed */
     uint64_t flushed_gen; /* atomic: the write_gen that the last flush covered */
 
@@ -111,6 +115,11 @@ BdrvChild *bdrv_attach_root(BlockDriverState *bs, const char *name, const BdrvPa
                             void *parent, uint64_t perm, uint64_t shared, GError **errp);
 /* Detach an edge, free it, and drop its reference on the node. */
 void bdrv_detach_child(BdrvChild *child);
+/* Note what the edge takes and shares; requests look at it at any time. */
+void bdrv_child_set_perm(BdrvChild *child, uint64_t perm, uint64_t shared);
+/* Whether a write with these BdrvRequestFlags is permitted through the edge. I/O. */
+bool bdrv_may_write(const BdrvChild *child, int flags);
+bool bdrv_may_resize(const BdrvChild *child);
 /* A bare edge, leading nowhere yet. */
 BdrvChild *bdrv_child_new(const char *name, const BdrvParentOps *ops, void *parent, int role,
                           uint64_t perm, uint64_t shared);
@@ -133,6 +142,11 @@ bool bdrv_reaches(BlockDriverState *from, BlockDriverState *bs) GRAPH_RDLOCK;
  */
 bool bdrv_refresh_perms(GPtrArray *nodes, GError **errp) GRAPH_RDLOCK;
 bool bdrv_refresh_node_perms(BlockDriverState *bs, GError **errp) GRAPH_RDLOCK;
+
+/* ---- transaction.c -------------------------------------------------------- */
+
+/* The edge is about to be freed: transactions that are to change it fail. */
+void bdrv_transactions_forget(const BdrvChild *child);
 
 /* ---- limits.c ------------------------------------------------------------- */
 void bdrv_refresh_limits(BlockDriverState *bs) GRAPH_RDLOCK;
@@ -157,6 +171,20 @@ void bdrv_parent_unquiesce(BdrvChild *child);
  */
 void coroutine_fn bdrv_graph_co_inherit(void) TSA_ACQUIRE_SHARED(graph_lock);
 void coroutine_fn bdrv_graph_co_disinherit(void) TSA_RELEASE_SHARED(graph_lock);
+
+/*
+ * AIO_WAIT_WHILE() for what needs the graph lock to become true: we may be in a
+ * callback that runs while the graph lock's writer waits for it.
+ */
+#define BDRV_WAIT_WHILE(cond)                                                                      \
+    do {                                                                                           \
+        bool paused_writer_ = bdrv_graph_pause_writer();                                           \
+        AIO_WAIT_WHILE(cond);                                                                      \
+        bdrv_graph_resume_writer(paused_writer_);                                                  \
+    } while (0)
+/* Let readers in although a writer waits, if one does; have it wait again. */
+bool bdrv_graph_pause_writer(void);
+void bdrv_graph_resume_writer(bool paused);
 
 /* ---- driver.c ------------------------------------------------------------- */
 

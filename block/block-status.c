@@ -65,12 +65,29 @@ static int64_t GRAPH_RDLOCK cow_length(BlockDriverState *bs)
     return cow ? bdrv_getlength(cow->bs) : 0;
 }
 
+/* Whatever the child says; past its end it reads as zeros. */
+static int coroutine_fn GRAPH_RDLOCK raw_status(BlockDriverState *bs, int64_t offset,
+                                                int64_t bytes, Status *st)
+{
+    int ret = node_status(bs, offset, bytes, st);
+
+    if (ret >= 0 && st->pnum == 0) {
+        *st = (Status){BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED, bytes, 0, NULL};
+    }
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK format_status(BlockDriverState *bs, int64_t offset,
                                                    int64_t bytes, Status *st)
 {
     BdrvMapping m;
-    int ret = bdrv_co_map_range(bs, BDRV_MAP_READ, offset, bytes, 0, &m, &st->pnum);
+    int ret;
 
+    if (bs->drv->status_is_opaque) {
+        *st = (Status){BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED, bytes, 0, NULL};
+        return 0;
+    }
+    ret = bdrv_co_map_range(bs, BDRV_MAP_READ, offset, bytes, 0, 0, &m, &st->pnum);
     if (ret < 0) {
         return ret;
     }
@@ -98,7 +115,7 @@ static int coroutine_fn GRAPH_RDLOCK format_status(BlockDriverState *bs, int64_t
         break;
     case BDRV_MAP_DATA:
         if (m.raw) {
-            return node_status(m.child->bs, st->map, st->pnum, st);
+            return raw_status(m.child->bs, st->map, st->pnum, st);
         }
         st->flags |= BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
         return m.recurse ? look_for_holes(st) : 0;
@@ -117,6 +134,10 @@ static int coroutine_fn node_status(BlockDriverState *bs, int64_t offset, int64_
     if (offset >= length) {
         return 0;
     }
+    if (bytes == 0) {
+        st->flags = 0;
+        return 0;
+    }
     bytes = MIN(bytes, length - offset);
     hook.bytes = bytes;
     ret = bdrv_co_enter_node(bs, &hook);
@@ -129,10 +150,6 @@ static int coroutine_fn node_status(BlockDriverState *bs, int64_t offset, int64_
     }
     if (ret < 0) {
         return ret;
-    }
-    if (st->pnum == 0) { /* a raw mapping past its child's end */
-        st->pnum = bytes;
-        st->flags = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;
     }
     st->flags &= ~BDRV_BLOCK_EOF;
     if (offset + st->pnum >= length) {
@@ -179,9 +196,14 @@ static int coroutine_fn GRAPH_RDLOCK status_above(BlockDriverState *bs, BlockDri
     BlockDriverState *layer;
     BdrvChild *next;
     bool eof;
-    int ret = node_status(bs, offset, bytes, st);
+    int ret;
 
     *depth = 0;
+    if (bs == base) { /* no layer is to be looked at */
+        *st = (Status){0, bytes, 0, NULL};
+        return 0;
+    }
+    ret = node_status(bs, offset, bytes, st);
     if (ret < 0 || st->pnum == 0 || (st->flags & BDRV_BLOCK_ALLOCATED)) {
         return ret;
     }

@@ -44,6 +44,7 @@ void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child)
     } else if (strcmp(child->name, "backing") == 0) {
         parent->backing = child;
     }
+    bdrv_forget_mappings(parent);
 }
 
 void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
@@ -111,49 +112,77 @@ BdrvChild *bdrv_child_new(const char *name, const BdrvParentOps *ops, void *pare
 
 void bdrv_child_free(BdrvChild *child)
 {
+    bdrv_transactions_forget(child);
     g_free(child->name);
     g_free(child);
 }
 
-static void child_unlink_and_free(BdrvChild *child)
+/* The node that the edge leads to; the main thread may know it at any time. */
+static BlockDriverState *child_node(BdrvChild *child)
 {
     BlockDriverState *bs;
 
-    bdrv_graph_wrlock();
+    bdrv_graph_rdlock_main_loop();
     bs = child->bs;
+    bdrv_graph_rdunlock_main_loop();
+    return bs;
+}
+
+/*
+ * Free the edge; the node that it led to, with the edge's reference. Waiting
+ * polls, and what runs then may lead the edge elsewhere: begin again there.
+ */
+static BlockDriverState *child_unlink_and_free(BdrvChild *child)
+{
+    BlockDriverState *bs;
+
+    for (;;) {
+        bs = bdrv_ref(child_node(child));
+        bdrv_drained_begin(bs);
+        bdrv_graph_wrlock();
+        if (child->bs == bs) {
+            break;
+        }
+        bdrv_graph_wrunlock();
+        bdrv_drained_end(bs);
+        bdrv_unref(bs);
+    }
     bdrv_unlink_child(child);
     if (child->ops->is_node) {
         bdrv_unlink_from_parent(child->parent, child);
     }
     bdrv_graph_wrunlock();
     bdrv_parent_unquiesce(child);
-    bdrv_drained_end(bs);
     bdrv_child_free(child);
+    bdrv_drained_end(bs);
+    bdrv_unref(bs); /* ours: the edge's is left */
+    return bs;
 }
 
-/* Link the edge in; the child node stays drained if that fails or not. */
+/* Link the edge in. */
 static bool child_link(BdrvChild *child, BlockDriverState *bs, GError **errp)
 {
     BlockDriverState *parent = child->ops->is_node ? child->parent : NULL;
     bool loop;
 
-    bdrv_graph_rdlock_main_loop();
+    bdrv_drained_begin(bs);
+    bdrv_graph_wrlock();
     loop = parent && bdrv_reaches(bs, parent);
-    bdrv_graph_rdunlock_main_loop();
     if (loop) {
         block_error_set(errp, ELOOP, "Making '%s' a %s child of '%s' would create a cycle",
                         bs->node_name, child->name, parent->node_name);
-        return false;
-    }
-    bdrv_drained_begin(bs);
-    bdrv_graph_wrlock();
-    bdrv_link_child(child, bs);
-    if (parent) {
-        bdrv_link_to_parent(parent, child);
+    } else {
+        bdrv_link_child(child, bs);
+        if (parent) {
+            bdrv_link_to_parent(parent, child);
+        }
     }
     bdrv_graph_wrunlock();
-    bdrv_parent_quiesce(child);
-    return true;
+    if (!loop) {
+        bdrv_parent_quiesce(child);
+    }
+    bdrv_drained_end(bs);
+    return !loop;
 }
 
 static BdrvChild *attach(BdrvChild *child, BlockDriverState *bs, GError **errp)
@@ -170,11 +199,9 @@ static BdrvChild *attach(BdrvChild *child, BlockDriverState *bs, GError **errp)
     ok = bdrv_refresh_node_perms(parent ? parent : bs, errp);
     bdrv_graph_rdunlock_main_loop();
     if (!ok) {
-        child_unlink_and_free(child);
-        bdrv_unref(bs);
+        bdrv_unref(child_unlink_and_free(child));
         return NULL;
     }
-    bdrv_drained_end(bs);
     return child;
 }
 
@@ -198,11 +225,7 @@ void bdrv_detach_child(BdrvChild *child)
     BlockDriverState *bs;
 
     GLOBAL_STATE_CODE();
-    bdrv_graph_rdlock_main_loop();
-    bs = child->bs;
-    bdrv_graph_rdunlock_main_loop();
-    bdrv_drained_begin(bs);
-    child_unlink_and_free(child);
+    bs = child_unlink_and_free(child);
     bdrv_graph_rdlock_main_loop();
     bdrv_refresh_node_perms(bs, NULL); /* fewer permissions: cannot fail */
     bdrv_graph_rdunlock_main_loop();
@@ -302,6 +325,25 @@ BdrvChild *bdrv_backing_child(const BlockDriverState *bs)
 }
 
 /* ---- Questions about an edge -------------------------------------------------- */
+
+void bdrv_child_set_perm(BdrvChild *child, uint64_t perm, uint64_t shared)
+{
+    __atomic_store_n(&child->perm, perm, __ATOMIC_RELAXED);
+    child->shared = shared;
+}
+
+bool bdrv_may_write(const BdrvChild *child, int flags)
+{
+    uint64_t enough = flags & BDRV_REQ_WRITE_UNCHANGED ? BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED
+                                                       : BLK_PERM_WRITE;
+
+    return __atomic_load_n(&child->perm, __ATOMIC_RELAXED) & enough;
+}
+
+bool bdrv_may_resize(const BdrvChild *child)
+{
+    return __atomic_load_n(&child->perm, __ATOMIC_RELAXED) & BLK_PERM_RESIZE;
+}
 
 const char *bdrv_child_name(const BdrvChild *child)
 {

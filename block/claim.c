@@ -26,6 +26,7 @@ struct ClaimSet {
     Claim *exclusive;    /* newest first */
     Claim *shared;       /* newest first */
     ClaimList waiting;   /* oldest first */
+    uint64_t next;       /* number of the next claim */
 };
 
 /* ---- Lists ------------------------------------------------------------------ */
@@ -175,6 +176,7 @@ void coroutine_fn claim_begin(ClaimSet *set, Claim *claim, int64_t offset, int64
         claim->blockers += count_overlaps(set->shared, claim);
     }
     wait = claim->blockers > 0;
+    claim->number = set->next++;
     link_claim(set, claim);
     if (wait) {
         push_waiting(&set->waiting, claim);
@@ -209,4 +211,32 @@ void coroutine_fn claim_end(ClaimSet *set, Claim *claim)
     unlink_claim(set, claim);
     g_mutex_unlock(&set->lock);
     wake(&woken);
+}
+
+uint64_t claim_set_next(ClaimSet *set)
+{
+    uint64_t next;
+
+    g_mutex_lock(&set->lock);
+    next = set->next;
+    g_mutex_unlock(&set->lock);
+    return next;
+}
+
+static uint64_t oldest_in(const Claim *list, uint64_t oldest)
+{
+    for (; list; list = list->next) {
+        oldest = MIN(oldest, list->number);
+    }
+    return oldest;
+}
+
+uint64_t claim_set_oldest(ClaimSet *set)
+{
+    uint64_t oldest;
+
+    g_mutex_lock(&set->lock);
+    oldest = oldest_in(set->shared, oldest_in(set->exclusive, set->next));
+    g_mutex_unlock(&set->lock);
+    return oldest;
 }

@@ -26,6 +26,7 @@ struct Claim {
     int64_t offset;
     int64_t bytes;
     bool exclusive;
+    uint64_t number; /* counts the claims of the set */
     Claim *prev; /* among all of its kind, granted or waiting */
     Claim *next;
     unsigned blockers; /* older conflicting claims that are left */
@@ -44,5 +45,11 @@ void coroutine_fn claim_begin(ClaimSet *set, Claim *claim, int64_t offset, int64
 void coroutine_fn claim_downgrade(ClaimSet *set, Claim *claim);
 /* Give it back; wakes who may go on. Any thread, any coroutine. */
 void coroutine_fn claim_end(ClaimSet *set, Claim *claim);
+/*
+ * The number that the next claim will get; the smallest number of a claim that
+ * has not ended, or else the next. Any thread.
+ */
+uint64_t claim_set_next(ClaimSet *set);
+uint64_t claim_set_oldest(ClaimSet *set);
 
 #endif

@@ -68,7 +68,7 @@ void bdrv_drained_begin(BlockDriverState *bs)
     GLOBAL_STATE_CODE();
     trace_bdrv_drained_begin(bdrv_get_node_name(bs));
     bdrv_quiesce(bs);
-    AIO_WAIT_WHILE(bdrv_busy(bs));
+    BDRV_WAIT_WHILE(bdrv_busy(bs));
 }
 
 void bdrv_drained_end(BlockDriverState *bs)
@@ -91,7 +91,7 @@ void bdrv_drain_all_begin(void)
     }
     for (bs = bdrv_next_node(NULL); bs; bs = next) {
         bdrv_ref(bs); /* what runs while polling may drop others */
-        AIO_WAIT_WHILE(bdrv_busy(bs));
+        BDRV_WAIT_WHILE(bdrv_busy(bs));
         next = bdrv_next_node(bs);
         bdrv_unref(bs);
     }

@@ -37,6 +37,11 @@ static const char *driver_flaw(const BlockDriver *drv)
         !drv->bdrv_check_perm != !drv->bdrv_abort_perm) {
         return "bdrv_check_perm, bdrv_set_perm and bdrv_abort_perm go together";
     }
+    if (!drv->bdrv_can_store_bitmap != !drv->bdrv_remove_stored_bitmap ||
+        !drv->bdrv_can_store_bitmap != !drv->bdrv_load_bitmaps ||
+        !drv->bdrv_can_store_bitmap != !drv->bdrv_store_bitmaps) {
+        return "the four functions for stored bitmaps go together";
+    }
     if (!drv->create_options != !drv->bdrv_create) {
         return "create_options and bdrv_create go together";
     }

@@ -8,6 +8,11 @@
  * only the sum of the counts means something. While the flag is up nobody
  * joins for good, so the sum the writer reads can only be too high.
  *
+ * The writer polls while it waits, and what runs then may wait for requests,
+ * or change the graph, itself: a nested wait takes the flag down meanwhile, or
+ * readers would wait for a writer who waits, further up the same stack, for
+ * them. A nested writer goes first.
+ *
  * Each function that takes or gives back the lock is defined under a plain
  * name and given its public, annotated name as an alias: the annotations are
  * for callers.
@@ -32,6 +37,9 @@ static struct {
     CoQueue waiting;      /* readers */
 } registry;
 static int has_writer; /* atomic */
+/* Main thread only: */
+static bool writer_holds;   /* the writer has what it waited for */
+static int outer_has_writer; /* has_writer goes back to this when it is done */
 
 BdrvGraphLock *const graph_lock;
 
@@ -161,24 +169,56 @@ static void rdunlock_main_loop(void)
 
 static void wrlock(void)
 {
+    int outer;
+
     GLOBAL_STATE_CODE();
     if (in_coroutine()) {
         fatal("graph lock: taken exclusively inside of a coroutine");
     }
-    if (has_writer) {
+    if (writer_holds) {
         fatal("graph lock: taken exclusively twice");
     }
-    __atomic_store_n(&has_writer, 1, __ATOMIC_SEQ_CST);
+    outer = __atomic_exchange_n(&has_writer, 1, __ATOMIC_SEQ_CST);
     AIO_WAIT_WHILE(readers_sum() > 0);
+    writer_holds = true;
+    outer_has_writer = outer;
+}
+
+static void let_readers_in(void)
+{
+    g_mutex_lock(&registry.mutex);
+    __atomic_store_n(&has_writer, 0, __ATOMIC_SEQ_CST);
+    co_queue_wake_all(&registry.waiting);
+    g_mutex_unlock(&registry.mutex);
 }
 
 static void wrunlock(void)
 {
     GLOBAL_STATE_CODE();
-    g_mutex_lock(&registry.mutex);
-    __atomic_store_n(&has_writer, 0, __ATOMIC_SEQ_CST);
-    co_queue_wake_all(&registry.waiting);
-    g_mutex_unlock(&registry.mutex);
+    writer_holds = false;
+    if (!outer_has_writer) {
+        let_readers_in();
+    }
+}
+
+bool bdrv_graph_pause_writer(void)
+{
+    GLOBAL_STATE_CODE();
+    if (writer_holds) {
+        fatal("graph lock: waiting for requests while it is held exclusively");
+    }
+    if (!__atomic_load_n(&has_writer, __ATOMIC_SEQ_CST)) {
+        return false;
+    }
+    let_readers_in();
+    return true;
+}
+
+void bdrv_graph_resume_writer(bool paused)
+{
+    if (paused) {
+        __atomic_store_n(&has_writer, 1, __ATOMIC_SEQ_CST);
+    }
 }
 
 static bool is_main_loop(void)
@@ -197,7 +237,7 @@ static void assert_readable(void)
 
 static void assert_writable(void)
 {
-    if (!is_main_loop() || !__atomic_load_n(&has_writer, __ATOMIC_SEQ_CST)) {
+    if (!is_main_loop() || !writer_holds) {
         fatal("graph lock: not held exclusively");
     }
 }

@@ -31,10 +31,11 @@
  * Ask for the mapping of [offset, offset + bytes) of @bs, from the cache where
  * that serves, and check the answer. -EIO for an answer that breaks the
  * contract. *@n is how many bytes from offset on it describes, at most @bytes.
+ * @encoded: see BdrvMapRequest.encoded_bytes.
  */
 int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
-                                   int64_t bytes, int flags, BdrvMapping *mapping,
-                                   int64_t *n) GRAPH_RDLOCK;
+                                   int64_t bytes, int flags, int64_t encoded,
+                                   BdrvMapping *mapping, int64_t *n) GRAPH_RDLOCK;
 /* The child offset of guest offset @offset in a mapping with a place. */
 static inline int64_t bdrv_mapping_place(const BdrvMapping *m, int64_t offset)
 {
@@ -83,15 +84,52 @@ struct PartPool {
 };
 
 /* Start a part, after waiting while too many run. The caller holds the graph
- * lock until part_pool_wait() has returned. */
+ * lock until part_pool_finish() has returned. */
 void coroutine_fn part_pool_start(PartPool *pool, const Part *part) GRAPH_RDLOCK;
-/* Wait for all parts; the first error or 0. */
-int coroutine_fn part_pool_wait(PartPool *pool) GRAPH_RDLOCK;
+/* No more parts come, because of the error @ret if it is negative. Wait for all
+ * to end; the error that came first, or 0. */
+int coroutine_fn part_pool_finish(PartPool *pool, int ret) GRAPH_RDLOCK;
 
 /* ---- Requests to a node, in flight already or below one that is --------------------- */
 
 int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                      IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_node_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_node_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_node_pdiscard(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_node_flush(BlockDriverState *bs) GRAPH_RDLOCK;
+
+/* ---- Nodes whose driver commits: io-change.c, io-fill.c, io-compress.c ---------------- */
+
+/* Whether requests to @bs claim their range there. */
+static inline bool bdrv_takes_claims(const BlockDriverState *bs)
+{
+    return bs->drv->bdrv_co_map_commit && !bs->read_only;
+}
+
+/* A write (@iov), write zeroes or discard, with its claim and all that follows. */
+int coroutine_fn bdrv_co_committing_change(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
+                                           int64_t bytes, IOVector *iov,
+                                           int flags) GRAPH_RDLOCK;
+/* Read, or write from @iov_offset on, what the request has claimed already. */
+int coroutine_fn bdrv_co_claimed_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_claimed_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         IOVector *iov, size_t iov_offset,
+                                         int flags) GRAPH_RDLOCK;
+/* Write part and fill, then commit or abort. */
+int coroutine_fn bdrv_co_write_new(Part *part) GRAPH_RDLOCK;
+/* The I/O of a mapping has ended with @ret: commit or abort, if it needs that. */
+int coroutine_fn bdrv_co_end_mapping(BlockDriverState *bs, const BdrvMapping *m,
+                                     int ret) GRAPH_RDLOCK;
+/* Start the parts of a compressed write. */
+int coroutine_fn bdrv_co_write_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          IOVector *iov, int flags, PartPool *pool) GRAPH_RDLOCK;
+/* Give the driver back the retired places that nobody can use any more. */
+int coroutine_fn bdrv_co_release_retired(BlockDriverState *bs) GRAPH_RDLOCK;
 
 /* A shared page of zeros, BDRV_MAX_BOUNCE long, aligned to 4 KiB. Read only. */
 void *bdrv_zero_buffer(void);

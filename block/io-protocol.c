@@ -30,25 +30,56 @@ void bdrv_note_write(BlockDriverState *bs, int64_t end)
     }
 }
 
-static bool request_is_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov)
-{
-    return ((offset | bytes) & (bs->limits.request_alignment - 1)) == 0 &&
-           (bs->limits.min_mem_alignment <= 1 ||
-            io_vector_is_aligned(iov, bs->limits.min_mem_alignment));
-}
-
-/* How much of the request, beginning @done bytes into it, goes in one call. */
+/*
+ * How much of the request, beginning @done bytes into it, goes in one call: a
+ * multiple of both alignments, or all. 0 if too many pieces of memory make up
+ * the least that can.
+ */
 static int64_t next_piece(BlockDriverState *bs, IOVector *iov, size_t done, int64_t left)
 {
+    int64_t unit = MAX(bs->limits.request_alignment, bs->limits.min_mem_alignment);
     int64_t n = left;
 
     if (bs->limits.max_transfer) {
         n = MIN(n, bs->limits.max_transfer);
     }
     while (io_vector_pieces(iov, done, n) > bs->limits.max_iov) {
-        n = BDRV_ALIGN_UP(n / 2, (int64_t)bs->limits.request_alignment);
+        if (n <= unit) {
+            return 0;
+        }
+        n = BDRV_ALIGN_UP(n / 2, unit);
     }
     return n;
+}
+
+static bool pieces_fit(BlockDriverState *bs, IOVector *iov, int64_t bytes)
+{
+    int64_t n;
+
+    for (int64_t done = 0; iov->niov > bs->limits.max_iov && done < bytes; done += n) {
+        n = next_piece(bs, iov, done, bytes - done);
+        if (n == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether the driver can take the request as it is, or cut up. */
+static bool request_fits(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov)
+{
+    return ((offset | bytes) & (bs->limits.request_alignment - 1)) == 0 &&
+           (bs->limits.min_mem_alignment <= 1 ||
+            io_vector_is_aligned(iov, bs->limits.min_mem_alignment)) &&
+           pieces_fit(bs, iov, bytes);
+}
+
+/* -EIO if the alignment would take the request beyond what a driver may see. */
+static int check_aligned_range(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    int64_t align = bs->limits.request_alignment;
+
+    return bytes > BDRV_ALIGN_DOWN(BDRV_MAX_LENGTH, align) - offset ? -EIO : 0;
 }
 
 typedef int coroutine_fn DriverIoFunc(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -109,11 +140,14 @@ static int coroutine_fn GRAPH_RDLOCK read_bounced(BlockDriverState *bs, int64_t 
 int coroutine_fn bdrv_co_protocol_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                          IOVector *iov, int flags)
 {
+    int ret;
+
     bdrv_graph_assert_readable();
-    if (request_is_aligned(bs, offset, bytes, iov)) {
+    if (request_fits(bs, offset, bytes, iov)) {
         return driver_io(bs->drv->bdrv_co_preadv, bs, offset, bytes, iov, flags);
     }
-    return read_bounced(bs, offset, bytes, iov, flags);
+    ret = check_aligned_range(bs, offset, bytes);
+    return ret < 0 ? ret : read_bounced(bs, offset, bytes, iov, flags);
 }
 
 /* ---- Writing -------------------------------------------------------------------- */
@@ -124,16 +158,20 @@ static int coroutine_fn GRAPH_RDLOCK read_edges(BlockDriverState *bs, int64_t of
                                                 uint8_t *buf)
 {
     int64_t align = bs->limits.request_alignment;
+    /* The last unit; or more, from where memory is aligned, too. */
+    int64_t tail = BDRV_ALIGN_DOWN(end - start - align,
+                                   MAX(align, (int64_t)bs->limits.min_mem_alignment));
+    bool read_tail = offset + bytes < end;
     IOVector edge;
     int ret = 0;
 
-    if (start < offset) {
+    if (start < offset && !(read_tail && tail == 0)) {
         io_vector_init_buf(&edge, buf, align);
         ret = driver_io(bs->drv->bdrv_co_preadv, bs, start, align, &edge, 0);
     }
-    if (ret >= 0 && offset + bytes < end && (start == offset || end - start > align)) {
-        io_vector_init_buf(&edge, buf + (end - start - align), align);
-        ret = driver_io(bs->drv->bdrv_co_preadv, bs, end - align, align, &edge, 0);
+    if (ret >= 0 && read_tail) {
+        io_vector_init_buf(&edge, buf + tail, end - start - tail);
+        ret = driver_io(bs->drv->bdrv_co_preadv, bs, start + tail, end - start - tail, &edge, 0);
     }
     return ret;
 }
@@ -187,10 +225,11 @@ int coroutine_fn bdrv_co_protocol_pwritev(BlockDriverState *bs, int64_t offset, 
                                           IOVector *iov, int flags)
 {
     int native = flags & bs->drv->supported_write_flags;
-    int ret = 0;
+    int ret;
 
     bdrv_graph_assert_readable();
-    if (request_is_aligned(bs, offset, bytes, iov)) {
+    ret = check_aligned_range(bs, offset, bytes);
+    if (ret >= 0 && request_fits(bs, offset, bytes, iov)) {
         ret = write_aligned(bs, offset, bytes, iov, native);
     } else {
         for (int64_t done = 0, n; done < bytes && ret >= 0; done += n) {
@@ -222,9 +261,19 @@ static int coroutine_fn GRAPH_RDLOCK write_zero_data(BlockDriverState *bs, int64
     return ret;
 }
 
-/* The aligned middle, in pieces that the driver takes. */
+/*
+ * The part of [offset, offset + bytes) that consists of whole units, which need
+ * not be powers of two; false if there is none.
+ */
+static bool whole_units(int64_t offset, int64_t bytes, int64_t unit, int64_t *start, int64_t *end)
+{
+    *end = offset + bytes - (offset + bytes) % unit;
+    return !__builtin_add_overflow(offset, (unit - offset % unit) % unit, start) && *start < *end;
+}
+
+/* The aligned middle, in pieces that the driver takes; *@as_data if not all went that way. */
 static int coroutine_fn GRAPH_RDLOCK zero_aligned(BlockDriverState *bs, int64_t offset,
-                                                  int64_t bytes, int flags)
+                                                  int64_t bytes, int flags, bool *as_data)
 {
     int64_t max = bs->limits.max_pwrite_zeroes ? bs->limits.max_pwrite_zeroes : bytes;
     bool claimed = bs->limits.request_alignment > 1;
@@ -243,6 +292,7 @@ static int coroutine_fn GRAPH_RDLOCK zero_aligned(BlockDriverState *bs, int64_t 
             }
         }
         if (ret == -ENOTSUP && !(flags & BDRV_REQ_NO_FALLBACK)) {
+            *as_data = true;
             return write_zero_data(bs, offset + done, bytes - done);
         }
         if (ret < 0) {
@@ -255,21 +305,18 @@ static int coroutine_fn GRAPH_RDLOCK zero_aligned(BlockDriverState *bs, int64_t 
 int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
                                                 int64_t bytes, int flags)
 {
-    int64_t align = MAX(bs->limits.pwrite_zeroes_alignment, bs->limits.request_alignment);
-    int64_t start = BDRV_ALIGN_UP(offset, align);
-    int64_t end = BDRV_ALIGN_DOWN(offset + bytes, align);
+    int64_t start, end;
     int native = flags & (bs->drv->supported_zero_flags | BDRV_REQ_NO_FALLBACK |
                           BDRV_REQ_MAY_UNMAP);
-    int ret = 0;
+    bool as_data = true;
+    int ret;
 
     bdrv_graph_assert_readable();
-    if (start >= end) {
+    if (!whole_units(offset, bytes, bs->limits.pwrite_zeroes_alignment, &start, &end)) {
         ret = flags & BDRV_REQ_NO_FALLBACK ? -ENOTSUP : write_zero_data(bs, offset, bytes);
     } else {
-        if (!(bs->open_flags & BDRV_O_UNMAP)) {
-            native &= ~BDRV_REQ_MAY_UNMAP;
-        }
-        ret = zero_aligned(bs, start, end - start, native);
+        as_data = start > offset || end < offset + bytes;
+        ret = zero_aligned(bs, start, end - start, native, &as_data);
         if (ret >= 0) {
             ret = write_zero_data(bs, offset, start - offset);
         }
@@ -278,7 +325,7 @@ int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t of
         }
     }
     bdrv_note_write(bs, ret < 0 ? 0 : offset + bytes);
-    if (ret >= 0 && (flags & ~bs->drv->supported_zero_flags & BDRV_REQ_FUA)) {
+    if (ret >= 0 && (flags & BDRV_REQ_FUA) && (as_data || !(native & BDRV_REQ_FUA))) {
         ret = bdrv_co_flush(bs);
     }
     return MIN(ret, 0);
@@ -288,14 +335,13 @@ int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t of
 
 int coroutine_fn bdrv_co_protocol_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    int64_t align = MAX(bs->limits.pdiscard_alignment, bs->limits.request_alignment);
-    int64_t start = BDRV_ALIGN_UP(offset, align);
-    int64_t end = BDRV_ALIGN_DOWN(offset + bytes, align);
     int64_t max = bs->limits.max_pdiscard ? bs->limits.max_pdiscard : bytes;
+    int64_t start, end;
     int ret = 0;
 
     bdrv_graph_assert_readable();
-    if (!bs->drv->bdrv_co_pdiscard) {
+    if (!bs->drv->bdrv_co_pdiscard ||
+        !whole_units(offset, bytes, bs->limits.pdiscard_alignment, &start, &end)) {
         return 0;
     }
     while (start < end && ret >= 0) {

@@ -107,13 +107,12 @@ static int coroutine_fn GRAPH_RDLOCK read_in_parts(BlockDriverState *bs, int64_t
         if (done == bytes || pool.ret < 0) {
             break;
         }
-        ret = bdrv_co_map_range(bs, BDRV_MAP_READ, offset, bytes - done, flags, m, &n);
+        ret = bdrv_co_map_range(bs, BDRV_MAP_READ, offset, bytes - done, flags, 0, m, &n);
         if (ret < 0) {
             break;
         }
     }
-    ret = ret < 0 ? ret : 0;
-    return part_pool_wait(&pool) < 0 ? pool.ret : ret;
+    return part_pool_finish(&pool, ret);
 }
 
 /* ---- Requests ----------------------------------------------------------------------- */
@@ -144,7 +143,7 @@ static int coroutine_fn GRAPH_RDLOCK read_past_end(BlockDriverState *bs, int64_t
         return 0;
     }
     part_pool_start(&pool, &part);
-    return part_pool_wait(&pool);
+    return part_pool_finish(&pool, 0);
 }
 
 /*
@@ -161,7 +160,7 @@ static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *o
     if (bdrv_is_protocol(*bs)) {
         return MIN(bdrv_co_protocol_preadv(*bs, *offset, bytes, iov, flags), 0);
     }
-    ret = bdrv_co_map_range(*bs, BDRV_MAP_READ, *offset, bytes, flags, &m, &n);
+    ret = bdrv_co_map_range(*bs, BDRV_MAP_READ, *offset, bytes, flags, 0, &m, &n);
     if (ret < 0) {
         return ret;
     }
@@ -179,6 +178,32 @@ static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *o
     return 1;
 }
 
+/* A read that stays with its claim until it is over. */
+static int coroutine_fn GRAPH_RDLOCK read_claiming(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, IOVector *iov, int flags)
+{
+    Claim claim;
+    int ret;
+
+    claim_begin(bs->claims, &claim, offset, bytes, false);
+    ret = bdrv_co_claimed_preadv(bs, offset, bytes, iov, flags);
+    claim_end(bs->claims, &claim);
+    if (retire_list_has_stable(bs->retired)) {
+        bdrv_co_release_retired(bs); /* it may have waited for this read; at worst it leaks */
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_claimed_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        IOVector *iov, int flags)
+{
+    int ret;
+
+    bdrv_graph_assert_readable();
+    ret = read_step(&bs, &offset, bytes, iov, flags);
+    return ret > 0 ? bdrv_co_node_preadv(bs, offset, bytes, iov, flags) : ret;
+}
+
 int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                      IOVector *iov, int flags)
 {
@@ -194,7 +219,9 @@ int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64
         }
         ret = bdrv_co_enter_node(bs, &hook);
         if (ret >= 0) {
-            ret = read_step(&bs, &offset, bytes, hook.iov, flags);
+            ret = bdrv_takes_claims(bs)
+                      ? read_claiming(bs, offset, bytes, hook.iov, flags)
+                      : read_step(&bs, &offset, bytes, hook.iov, flags);
         }
         if (hook.release) { /* the hook stays with the request: no going on in its place */
             if (ret > 0) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing, zeroing and discarding in place: a range of a node, turned into the
- * same operation on the nodes that store it. Places that a format would have
- * to allocate are refused.
+ * Writing, zeroing and discarding: a range of a node, turned into the same
+ * operation on the nodes that store it. What a format has to allocate or to
+ * change in its tables for is in io-change.c.
  */
 #include "block/io-int.h"
 
@@ -71,7 +71,7 @@ static int mapping_allows(const ChangeOp *op, const BdrvMapping *m)
         return -ENOTSUP;
     }
     if (m->target == BDRV_MAP_DATA) {
-        return 1;
+        return m->writable ? 1 : -ENOTSUP; /* others may refer to the place */
     }
     if (op->op == BDRV_MAP_DISCARD ||
         (op->op == BDRV_MAP_WRITE_ZEROES && m->target == BDRV_MAP_ZERO)) {
@@ -102,13 +102,12 @@ static int coroutine_fn GRAPH_RDLOCK change_in_parts(const ChangeOp *op, BlockDr
         if (ret < 0 || done == bytes || pool.ret < 0) {
             break;
         }
-        ret = bdrv_co_map_range(bs, op->op, offset + done, bytes - done, flags, m, &n);
+        ret = bdrv_co_map_range(bs, op->op, offset + done, bytes - done, flags, 0, m, &n);
         if (ret < 0) {
             break;
         }
     }
-    ret = MIN(ret, 0);
-    return part_pool_wait(&pool) < 0 ? pool.ret : ret;
+    return part_pool_finish(&pool, ret);
 }
 
 /*
@@ -124,12 +123,25 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
     int ret;
 
     if (bdrv_is_protocol(*bs)) {
+        if (flags & BDRV_REQ_COMPRESSED) {
+            return -ENOTSUP;
+        }
+        if (op->op != BDRV_MAP_DISCARD && *offset > bdrv_getlength(*bs) - bytes &&
+            !(__atomic_load_n(&(*bs)->perm, __ATOMIC_RELAXED) & BLK_PERM_RESIZE)) {
+            return -EIO; /* it would grow */
+        }
         return protocol_change(op, *bs, *offset, bytes, iov, flags);
     }
     if (*offset > bdrv_getlength(*bs) - bytes) {
         return -EIO;
     }
-    ret = bdrv_co_map_range(*bs, op->op, *offset, bytes, flags, &m, &n);
+    if ((*bs)->drv->bdrv_co_map_commit) {
+        return bdrv_co_committing_change(*bs, op->op, *offset, bytes, iov, flags);
+    }
+    if ((flags & BDRV_REQ_COMPRESSED) && !(*bs)->drv->is_filter) {
+        return -ENOTSUP;
+    }
+    ret = bdrv_co_map_range(*bs, op->op, *offset, bytes, flags, 0, &m, &n);
     if (ret < 0) {
         return ret;
     }
@@ -150,26 +162,63 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
     int ret = 1;
 
     while (ret > 0) {
-        BdrvIoRequest hook = {op->type, flags, offset, bytes, iov};
+        BlockDriverState *node = bs;
+        int64_t start = offset;
+        BdrvIoRequest hook;
+        bool marks, fua;
 
         if (bs->read_only) {
             return -EPERM;
         }
-        if (op->op == BDRV_MAP_DISCARD && !(bs->open_flags & BDRV_O_UNMAP)) {
-            return 0;
+        if (!(bs->open_flags & BDRV_O_UNMAP)) {
+            if (op->op == BDRV_MAP_DISCARD) {
+                return 0;
+            }
+            flags &= ~BDRV_REQ_MAY_UNMAP;
         }
+        /* Rule 11: what the format has in memory has to reach the disk as well. */
+        fua = (flags & BDRV_REQ_FUA) && !bdrv_is_protocol(bs) && bs->drv->bdrv_co_flush;
+        flags &= fua ? ~BDRV_REQ_FUA : ~0;
+        marks = __atomic_load_n(&bs->dirty_bitmaps, __ATOMIC_ACQUIRE) != NULL;
+        hook = (BdrvIoRequest){op->type, flags, offset, bytes, iov};
         ret = bdrv_co_enter_node(bs, &hook);
         if (ret >= 0) {
             ret = change_step(op, &bs, &offset, bytes, hook.iov, flags);
         }
-        if (hook.release) { /* the hook stays with the request: no going on in its place */
-            if (ret > 0) {
-                ret = node_change(op, bs, offset, bytes, hook.iov, flags);
-            }
+        if (ret > 0 && (hook.release || marks || fua)) { /* the node has to see how it ends */
+            ret = node_change(op, bs, offset, bytes, hook.iov, flags);
+        }
+        if (ret == 0 && fua) {
+            ret = bdrv_co_node_flush(node);
+        }
+        if (marks) {
+            bdrv_dirty_bitmaps_mark(node, start, bytes);
+        }
+        if (hook.release) {
             hook.release(&hook);
         }
     }
     return ret;
+}
+
+int coroutine_fn bdrv_co_node_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *iov, int flags)
+{
+    bdrv_graph_assert_readable();
+    return node_change(&op_write, bs, offset, bytes, iov, flags);
+}
+
+int coroutine_fn bdrv_co_node_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            int flags)
+{
+    bdrv_graph_assert_readable();
+    return node_change(&op_zeroes, bs, offset, bytes, NULL, flags);
+}
+
+int coroutine_fn bdrv_co_node_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    bdrv_graph_assert_readable();
+    return node_change(&op_discard, bs, offset, bytes, NULL, 0);
 }
 
 static int coroutine_fn GRAPH_RDLOCK child_change(const ChangeOp *op, BdrvChild *child,
@@ -184,9 +233,10 @@ static int coroutine_fn GRAPH_RDLOCK child_change(const ChangeOp *op, BdrvChild 
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    if (!(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED))) {
+    if (!bdrv_may_write(child, flags)) {
         return -EPERM;
     }
+    g_assert(!iov || iov->size == bytes);
     in_flight_begin(&bs->in_flight);
     ret = node_change(op, bs, offset, bytes, iov, flags);
     in_flight_end(&bs->in_flight);
@@ -198,9 +248,6 @@ int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes
                                  int flags)
 {
     bdrv_graph_assert_readable();
-    if (flags & BDRV_REQ_COMPRESSED) {
-        return -ENOTSUP;
-    }
     return child_change(&op_write, child, offset, bytes, iov, flags);
 }
 

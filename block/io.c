@@ -27,8 +27,6 @@ static int coroutine_fn GRAPH_RDLOCK enter_node(BlockDriverState *bs, BdrvIoType
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK flush_node(BlockDriverState *bs);
-
 /* Flush the children that have @role, and none of @not_role. */
 static int coroutine_fn GRAPH_RDLOCK flush_children(BlockDriverState *bs, int role, int not_role)
 {
@@ -36,7 +34,7 @@ static int coroutine_fn GRAPH_RDLOCK flush_children(BlockDriverState *bs, int ro
 
     for (BdrvChild *child = bs->children; child; child = child->next_child) {
         if ((child->role & role) && !(child->role & not_role)) {
-            int r = flush_node(child->bs);
+            int r = bdrv_co_node_flush(child->bs);
 
             ret = ret < 0 ? ret : r;
         }
@@ -52,6 +50,9 @@ static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
     if (!bs->drv->bdrv_co_flush) {
         return 0;
     }
+    if (bdrv_is_protocol(bs) && (bs->open_flags & BDRV_O_NO_FLUSH)) {
+        return 0; /* formats write back what they keep in memory all the same */
+    }
     if (bdrv_is_protocol(bs) && __atomic_load_n(&bs->flushed_gen, __ATOMIC_SEQ_CST) == gen) {
         return 0; /* nothing was written since */
     }
@@ -63,11 +64,13 @@ static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
     return ret;
 }
 
-static int coroutine_fn flush_node(BlockDriverState *bs)
+int coroutine_fn bdrv_co_node_flush(BlockDriverState *bs)
 {
+    uint64_t retired = retire_list_mark(bs->retired);
     int ret;
 
-    if (bs->read_only || (bs->open_flags & BDRV_O_NO_FLUSH)) {
+    bdrv_graph_assert_readable();
+    if (bs->read_only) {
         return 0;
     }
     ret = enter_node(bs, BDRV_IO_FLUSH, 0);
@@ -80,6 +83,9 @@ static int coroutine_fn flush_node(BlockDriverState *bs)
     if (ret >= 0) {
         ret = flush_children(bs, BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED, 0);
     }
+    if (ret >= 0) {
+        retire_list_stable(bs->retired, retired);
+    }
     return ret;
 }
 
@@ -90,7 +96,8 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     IO_CODE();
     bdrv_graph_assert_readable();
     in_flight_begin(&bs->in_flight);
-    ret = flush_node(bs);
+    ret = bdrv_co_node_flush(bs);
+    bdrv_co_release_retired(bs); /* at worst it leaks */
     in_flight_end(&bs->in_flight);
     aio_wait_kick();
     return ret;
@@ -107,6 +114,7 @@ void bdrv_set_length(BlockDriverState *bs, int64_t length)
 {
     g_assert(length >= 0 && length <= BDRV_MAX_LENGTH);
     __atomic_store_n(&bs->length, BDRV_ALIGN_UP(length, BDRV_SECTOR_SIZE), __ATOMIC_RELAXED);
+    bdrv_dirty_bitmaps_resize(bs);
 }
 
 int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
@@ -139,9 +147,14 @@ static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRA
                         (long long)BDRV_MAX_LENGTH);
         return -EINVAL;
     }
-    if (bs->read_only || !(child->perm & BLK_PERM_RESIZE)) {
+    if (bs->read_only) {
         block_error_set(errp, EACCES, "Image '%s' is read-only", bs->filename);
         return -EACCES;
+    }
+    if (!bdrv_may_resize(child)) {
+        block_error_set(errp, EPERM, "Image '%s' may not be resized: no permission for it was "
+                        "taken", bs->filename);
+        return -EPERM;
     }
     if (!bs->drv->bdrv_co_truncate) {
         block_error_set(errp, ENOTSUP, "Image format driver '%s' does not support resize",
@@ -149,6 +162,27 @@ static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRA
         return -ENOTSUP;
     }
     return 0;
+}
+
+/* Nobody else is beyond the new end, nor where the old one was. */
+static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int64_t offset,
+                                                       bool exact, BlockPrealloc prealloc,
+                                                       GError **errp)
+{
+    int64_t start = MIN(offset, bdrv_getlength(bs));
+    Claim claim;
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (!bdrv_takes_claims(bs)) {
+        return bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    }
+    start -= start % bs->map_unit;
+    claim_begin(bs->claims, &claim, start, INT64_MAX - start, true);
+    ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    claim_end(bs->claims, &claim);
+    bdrv_co_release_retired(bs); /* at worst it leaks */
+    return ret;
 }
 
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
@@ -168,7 +202,10 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not resize '%s'", bs->filename);
     } else {
-        ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+        ret = truncate_claiming(bs, offset, exact, prealloc, errp);
+        if (ret < 0 && errp && !*errp) {
+            block_error_set_errno(errp, ret, "Could not resize '%s'", bs->filename);
+        }
     }
     if (ret >= 0) {
         bdrv_forget_mappings(bs);

@@ -28,6 +28,36 @@ static void take_child_limits(BlockLimits *limits, const BlockLimits *child, boo
     limits->pdiscard_alignment = MAX(limits->pdiscard_alignment, child->pdiscard_alignment);
 }
 
+/* @max (0: none) as a multiple of @unit, so that what is split stays aligned. */
+static int64_t whole_units(int64_t max, int64_t unit)
+{
+    return max ? MAX(max - max % unit, unit) : 0;
+}
+
+static int64_t round_up(int64_t n, int64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+/* What a driver says, made to fit together. */
+static void limits_normalize(BlockLimits *limits)
+{
+    int64_t align = limits->request_alignment;
+
+    g_assert(align > 0 && (align & (align - 1)) == 0);
+    if (limits->max_iov <= 0 || limits->max_iov > IOV_MAX) {
+        limits->max_iov = IOV_MAX;
+    }
+    limits->max_transfer =
+        whole_units(limits->max_transfer, MAX(align, limits->min_mem_alignment));
+    limits->pwrite_zeroes_alignment =
+        round_up(MAX(limits->pwrite_zeroes_alignment, align), align);
+    limits->max_pwrite_zeroes =
+        whole_units(limits->max_pwrite_zeroes, limits->pwrite_zeroes_alignment);
+    limits->pdiscard_alignment = round_up(MAX(limits->pdiscard_alignment, align), align);
+    limits->max_pdiscard = whole_units(limits->max_pdiscard, limits->pdiscard_alignment);
+}
+
 void bdrv_refresh_limits(BlockDriverState *bs)
 {
     BlockLimits limits = {.request_alignment = 1, .min_mem_alignment = 1};
@@ -39,11 +69,7 @@ void bdrv_refresh_limits(BlockDriverState *bs)
     if (bs->drv->bdrv_refresh_limits) {
         bs->drv->bdrv_refresh_limits(bs, &limits);
     }
-    g_assert(limits.request_alignment > 0 &&
-             (limits.request_alignment & (limits.request_alignment - 1)) == 0);
-    if (limits.max_iov <= 0 || limits.max_iov > IOV_MAX) {
-        limits.max_iov = IOV_MAX;
-    }
+    limits_normalize(&limits);
     bs->limits = limits;
     for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
         if (parent->ops->is_node && ((BlockDriverState *)parent->parent)->is_open) {

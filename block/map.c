@@ -31,9 +31,9 @@ static bool place_is_sane(const BdrvMapping *m)
     int64_t end;
 
     if (m->target == BDRV_MAP_ENCODED) {
-        return m->child && m->decode && m->child_offset >= 0 && m->child_bytes > 0 &&
-               m->child_bytes <= BDRV_MAX_ENCODED && m->bytes <= BDRV_MAX_ENCODED &&
-               m->child_offset <= BDRV_MAX_LENGTH - m->child_bytes;
+        return m->child && (m->decode || m->needs_commit) && m->child_offset >= 0 &&
+               m->child_bytes > 0 && m->child_bytes <= BDRV_MAX_ENCODED &&
+               m->bytes <= BDRV_MAX_ENCODED && m->child_offset <= BDRV_MAX_LENGTH - m->child_bytes;
     }
     if (!m->child) {
         return m->target != BDRV_MAP_DATA;
@@ -42,28 +42,58 @@ static bool place_is_sane(const BdrvMapping *m)
            end <= BDRV_MAX_LENGTH;
 }
 
+/* Rule 1 for zeroing and discarding, and rule 3. */
+static bool change_is_sane(const BdrvMapping *m, const BdrvMapRequest *req)
+{
+    int64_t end = m->offset + m->bytes, req_end = req->offset + req->bytes;
+    int64_t fill_end;
+
+    if (req->op == BDRV_MAP_READ) {
+        return !m->needs_commit;
+    }
+    if (!m->needs_commit) {
+        return m->fill_bytes == 0;
+    }
+    if (req->op != BDRV_MAP_WRITE) {
+        return m->offset == req->offset && end <= req_end && m->fill_bytes == 0;
+    }
+    if (m->fill_bytes == 0) {
+        return true;
+    }
+    return m->fill_bytes > 0 && m->fill_offset >= m->offset &&
+           m->fill_offset <= req->offset &&
+           !__builtin_add_overflow(m->fill_offset, m->fill_bytes, &fill_end) &&
+           fill_end <= end && fill_end >= MIN(end, req_end);
+}
+
 static bool mapping_is_sane(const BdrvMapping *m, const BdrvMapRequest *req)
 {
     int64_t end;
 
     return m->bytes > 0 && m->offset >= 0 && m->offset <= req->offset &&
            !__builtin_add_overflow(m->offset, m->bytes, &end) && end > req->offset &&
-           m->target <= BDRV_MAP_ENCODED && place_is_sane(m);
+           m->target <= BDRV_MAP_ENCODED && place_is_sane(m) && change_is_sane(m, req);
+}
+
+/* What is written in place is read there, too. */
+static bool is_in_place(const BdrvMapping *m, BdrvMapOp op)
+{
+    return op == BDRV_MAP_WRITE && m->target == BDRV_MAP_DATA && m->writable && !m->needs_commit;
 }
 
 int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
-                                   int64_t bytes, int flags, BdrvMapping *mapping, int64_t *n)
+                                   int64_t bytes, int flags, int64_t encoded,
+                                   BdrvMapping *mapping, int64_t *n)
 {
-    BdrvMapRequest req = {.op = op, .flags = flags, .offset = offset, .bytes = bytes};
-    MapCache *cache = op == BDRV_MAP_READ ? bs->map_cache : NULL;
-    uint64_t epoch = 0;
+    BdrvMapRequest req = {.op = op, .flags = flags, .offset = offset, .bytes = bytes,
+                          .encoded_bytes = encoded};
+    MapCache *cache = bs->map_cache;
+    uint64_t epoch;
     int ret;
 
     bdrv_graph_assert_readable();
-    if (!cache || !map_cache_lookup(cache, offset, mapping)) {
-        if (cache) {
-            epoch = map_cache_epoch(cache);
-        }
+    if (op != BDRV_MAP_READ || !cache || !map_cache_lookup(cache, offset, mapping)) {
+        epoch = cache ? map_cache_epoch(cache) : 0;
         *mapping = (BdrvMapping){0};
         ret = bs->drv->bdrv_co_map(bs, &req, mapping);
         trace_bdrv_co_map(bdrv_get_node_name(bs), op, offset, bytes, ret, mapping->target,
@@ -72,9 +102,12 @@ int coroutine_fn bdrv_co_map_range(BlockDriverState *bs, BdrvMapOp op, int64_t o
             return ret;
         }
         if (!mapping_is_sane(mapping, &req)) {
+            if (mapping->needs_commit) {
+                bs->drv->bdrv_co_map_abort(bs, mapping);
+            }
             return -EIO;
         }
-        if (cache) {
+        if (cache && (op == BDRV_MAP_READ || is_in_place(mapping, op))) {
             map_cache_insert(cache, epoch, offset, mapping);
         }
     }

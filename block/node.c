@@ -31,7 +31,13 @@ static bool node_name_is_valid(const char *name)
 static char *node_name_for(const char *wanted, GError **errp)
 {
     if (!wanted) {
-        return g_strdup_printf("#block%03lu", nodes_made++);
+        g_autofree char *name = NULL;
+
+        do { /* a backend may have taken it: its names are free */
+            g_free(name);
+            name = g_strdup_printf("#block%03lu", nodes_made++);
+        } while (blk_by_name(name));
+        return g_steal_pointer(&name);
     }
     if (!node_name_is_valid(wanted)) {
         block_error_set(errp, EINVAL,
@@ -74,6 +80,7 @@ BlockDriverState *bdrv_node_new(BlockDriver *drv, const char *node_name, GError 
     bs->quiesce_counter = bdrv_drain_all_count;
     bs->shared = BLK_PERM_ALL;
     bs->claims = claim_set_new();
+    bs->retired = retire_list_new();
     bs->prev_node = last_node;
     if (last_node) {
         last_node->next_node = bs;
@@ -108,9 +115,10 @@ static void node_unlist(BlockDriverState *bs)
 
 static void node_free(BlockDriverState *bs)
 {
-    node_unlist(bs);
+    dirty_bitmap_set_free(bs->dirty_bitmaps);
     map_cache_free(bs->map_cache);
     claim_set_free(bs->claims);
+    retire_list_free(bs->retired);
     if (bs->options) {
         json_object_unref(bs->options);
     }
@@ -126,10 +134,16 @@ static void node_free(BlockDriverState *bs)
 static void node_close(BlockDriverState *bs)
 {
     BdrvChild *child;
+    bool retired;
 
+    node_unlist(bs); /* what runs while we wait must not find it and take a reference */
     bdrv_drained_begin(bs);
     if (bs->is_open) {
+        retired = !retire_list_empty(bs->retired);
         bdrv_flush(bs);
+        if (retired) {
+            bdrv_flush(bs); /* the first let the driver release what was retired */
+        }
         if (bs->drv->bdrv_close) {
             bs->drv->bdrv_close(bs);
         }

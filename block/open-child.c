@@ -209,7 +209,7 @@ bool open_backing(BlockDriverState *bs, JsonObject *options, GError **errp)
         }
         return true;
     }
-    if (member && backing_option_is_complete(member)) {
+    if (member && (backing_option_is_complete(member) || !*bs->backing_filename)) {
         child = bdrv_open_child(NULL, options, "backing", bs, BDRV_CHILD_COW, false, errp);
     } else if (*bs->backing_filename) {
         child = bdrv_open_reference(bs, "backing", BLOCK_REFERENCE_BACKING, bs->backing_filename,

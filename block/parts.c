@@ -50,9 +50,12 @@ void coroutine_fn part_pool_start(PartPool *pool, const Part *part)
     coroutine_enter(coroutine_create(part_entry, copy));
 }
 
-int coroutine_fn part_pool_wait(PartPool *pool)
+int coroutine_fn part_pool_finish(PartPool *pool, int ret)
 {
     bdrv_graph_assert_readable();
+    if (ret < 0 && pool->ret == 0) {
+        pool->ret = ret;
+    }
     while (pool->running > 0) {
         wait_for_one(pool);
     }

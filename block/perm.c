@@ -137,19 +137,33 @@ static bool conflict(BlockDriverState *bs, BdrvChild *taker, BdrvChild *owner, G
     return true;
 }
 
+static bool find_conflict(BlockDriverState *bs, BdrvChild *taker, GError **errp) GRAPH_RDLOCK
+{
+    for (BdrvChild *owner = bs->parents; owner; owner = owner->next_parent) {
+        if (owner != taker && conflict(bs, taker, owner, errp)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool node_perms_possible(BlockDriverState *bs, uint64_t *perm, uint64_t *shared,
                                 GError **errp) GRAPH_RDLOCK
 {
+    uint64_t all_shared = BLK_PERM_ALL, two_deny = 0;
+
     *perm = 0;
-    *shared = BLK_PERM_ALL;
     for (BdrvChild *a = bs->parents; a; a = a->next_parent) {
-        for (BdrvChild *b = bs->parents; b; b = b->next_parent) {
-            if (a != b && conflict(bs, a, b, errp)) {
-                return false;
-            }
-        }
+        two_deny |= ~all_shared & ~a->shared;
+        all_shared &= a->shared;
         *perm |= a->perm;
-        *shared &= a->shared;
+    }
+    *shared = all_shared;
+    for (BdrvChild *a = bs->parents; a; a = a->next_parent) {
+        /* What others deny: all that is denied, but for what only @a itself denies. */
+        if ((a->perm & ~all_shared & (two_deny | a->shared)) && find_conflict(bs, a, errp)) {
+            return false;
+        }
     }
     if ((*perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE)) &&
         bdrv_is_read_only(bs)) {
@@ -165,8 +179,7 @@ static void trial_set_edge(PermTrial *trial, BdrvChild *child, uint64_t perm, ui
     EdgeUndo undo = {child, child->perm, child->shared};
 
     g_array_append_val(trial->edges, undo);
-    child->perm = perm;
-    child->shared = shared;
+    bdrv_child_set_perm(child, perm, shared);
 }
 
 static bool trial_node(PermTrial *trial, BlockDriverState *bs, GError **errp) GRAPH_RDLOCK
@@ -182,7 +195,7 @@ static bool trial_node(PermTrial *trial, BlockDriverState *bs, GError **errp) GR
     }
     bs->old_perm = bs->perm;
     bs->old_shared = bs->shared;
-    bs->perm = perm;
+    __atomic_store_n(&bs->perm, perm, __ATOMIC_RELAXED);
     bs->shared = shared;
     g_ptr_array_add(trial->checked, bs);
     for (BdrvChild *child = bs->children; child; child = child->next_child) {
@@ -198,7 +211,7 @@ static void trial_end(PermTrial *trial, bool ok)
         BlockDriverState *bs = trial->checked->pdata[i];
 
         if (!ok) {
-            bs->perm = bs->old_perm;
+            __atomic_store_n(&bs->perm, bs->old_perm, __ATOMIC_RELAXED);
             bs->shared = bs->old_shared;
         }
         if (!bs->is_open) {
@@ -213,8 +226,7 @@ static void trial_end(PermTrial *trial, bool ok)
     for (guint i = ok ? 0 : trial->edges->len; i-- > 0;) {
         EdgeUndo *undo = &g_array_index(trial->edges, EdgeUndo, i);
 
-        undo->child->perm = undo->perm;
-        undo->child->shared = undo->shared;
+        bdrv_child_set_perm(undo->child, undo->perm, undo->shared);
     }
     g_array_unref(trial->edges);
     g_ptr_array_unref(trial->checked);

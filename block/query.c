@@ -11,14 +11,27 @@ const char *const block_prealloc_words[] = {"off", "metadata", "falloc", "full",
 
 /* ---- In a coroutine ----------------------------------------------------------------- */
 
-typedef struct Query {
+typedef struct Query Query;
+struct Query {
     BlockDriverState *bs;
     BlockDriverInfo *info;
     BdrvCheckResult *result;
     BdrvCheckReport *report;
     void *opaque;
+    int64_t coroutine_fn (*ask)(Query *q);
     int64_t ret;
-} Query;
+};
+
+/* Like a request, a question is in flight at the node: draining waits for it. */
+static void coroutine_fn query_entry(void *opaque)
+{
+    Query *q = opaque;
+
+    in_flight_begin(&q->bs->in_flight);
+    q->ret = q->ask(q);
+    in_flight_end(&q->bs->in_flight);
+    aio_wait_kick();
+}
 
 int coroutine_fn bdrv_co_get_info(BlockDriverState *bs, BlockDriverInfo *info)
 {
@@ -32,40 +45,36 @@ int coroutine_fn bdrv_co_get_info(BlockDriverState *bs, BlockDriverInfo *info)
     return bs->drv->bdrv_co_get_info ? bs->drv->bdrv_co_get_info(bs, info) : -ENOTSUP;
 }
 
-static void coroutine_fn get_info_entry(void *opaque)
+static int64_t coroutine_fn ask_info(Query *q)
 {
-    Query *q = opaque;
-
     bdrv_graph_assert_readable();
-    q->ret = bdrv_co_get_info(q->bs, q->info);
+    return bdrv_co_get_info(q->bs, q->info);
 }
 
 int bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *info)
 {
-    Query q = {.bs = bs, .info = info};
+    Query q = {.bs = bs, .ask = ask_info, .info = info};
 
-    bdrv_run_co(get_info_entry, &q);
+    bdrv_run_co(query_entry, &q);
     return q.ret;
 }
 
-static void coroutine_fn check_entry(void *opaque)
+static int64_t coroutine_fn ask_check(Query *q)
 {
-    Query *q = opaque;
-
     bdrv_graph_assert_readable();
-    q->ret = q->bs->drv->bdrv_co_check(q->bs, q->result, q->report, q->opaque);
+    return q->bs->drv->bdrv_co_check(q->bs, q->result, q->report, q->opaque);
 }
 
 int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *report,
                void *opaque)
 {
-    Query q = {.bs = bs, .result = result, .report = report, .opaque = opaque};
+    Query q = {.bs = bs, .ask = ask_check, .result = result, .report = report, .opaque = opaque};
 
     *result = (BdrvCheckResult){0};
     if (!bs->drv->bdrv_co_check) {
         return -ENOTSUP;
     }
-    bdrv_run_co(check_entry, &q);
+    bdrv_run_co(query_entry, &q);
     return q.ret;
 }
 
@@ -95,19 +104,17 @@ static int64_t coroutine_fn GRAPH_RDLOCK allocated_size(BlockDriverState *bs)
     return sum;
 }
 
-static void coroutine_fn allocated_size_entry(void *opaque)
+static int64_t coroutine_fn ask_allocated_size(Query *q)
 {
-    Query *q = opaque;
-
     bdrv_graph_assert_readable();
-    q->ret = allocated_size(q->bs);
+    return allocated_size(q->bs);
 }
 
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs)
 {
-    Query q = {.bs = bs};
+    Query q = {.bs = bs, .ask = ask_allocated_size};
 
-    bdrv_run_co(allocated_size_entry, &q);
+    bdrv_run_co(query_entry, &q);
     return q.ret;
 }
 
@@ -119,13 +126,10 @@ JsonObject *bdrv_get_specific_info(BlockDriverState *bs, GError **errp)
     return bs->drv->bdrv_get_specific_info ? bs->drv->bdrv_get_specific_info(bs, errp) : NULL;
 }
 
-bool bdrv_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
-                        GError **errp)
+bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info)
 {
     GLOBAL_STATE_CODE();
-    *list = NULL;
-    *count = 0;
-    return !bs->drv->bdrv_snapshot_list || bs->drv->bdrv_snapshot_list(bs, list, count, errp);
+    return bs->drv->bdrv_snapshot_get && bs->drv->bdrv_snapshot_get(bs, index, info);
 }
 
 static bool snapshot_matches(const BdrvSnapshotInfo *sn, const char *id, const char *name)
@@ -151,8 +155,7 @@ static bool load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GEr
 
 bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)
 {
-    g_autofree BdrvSnapshotInfo *list = NULL;
-    size_t count;
+    BdrvSnapshotInfo sn;
 
     GLOBAL_STATE_CODE();
     if (!bs->drv->bdrv_snapshot_load_tmp) {
@@ -161,12 +164,9 @@ bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *na
                         "internal snapshots", bs->drv->format_name);
         return false;
     }
-    if (!bdrv_snapshot_list(bs, &list, &count, errp)) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (snapshot_matches(&list[i], id, name)) {
-            return load_tmp(bs, &list[i], errp);
+    for (size_t i = 0; bdrv_snapshot_get(bs, i, &sn); i++) {
+        if (snapshot_matches(&sn, id, name)) {
+            return load_tmp(bs, &sn, errp);
         }
     }
     block_error_set(errp, ENOENT, "Can't find snapshot");
@@ -186,10 +186,14 @@ bool bdrv_snapshot_load_tmp_by_tag(BlockDriverState *bs, const char *tag, GError
 
 /* ---- Creating and measuring -------------------------------------------------------------- */
 
+/* Also an object is known whose members are: "encrypt" for "encrypt.format". */
 static bool known_option(const BlockOption *known, const char *name)
 {
+    size_t length = strlen(name);
+
     for (; known && known->name; known++) {
-        if (strcmp(known->name, name) == 0) {
+        if (strncmp(known->name, name, length) == 0 &&
+            (known->name[length] == '\0' || known->name[length] == '.')) {
             return true;
         }
     }

@@ -29,7 +29,7 @@ void bdrv_run_co(void coroutine_fn (*entry)(void *opaque), void *opaque)
     GLOBAL_STATE_CODE();
     g_assert(!in_coroutine());
     coroutine_enter(coroutine_create(sync_entry, &run));
-    AIO_WAIT_WHILE(!__atomic_load_n(&run.done, __ATOMIC_ACQUIRE));
+    BDRV_WAIT_WHILE(!__atomic_load_n(&run.done, __ATOMIC_ACQUIRE));
 }
 
 /* The arguments of any of them. */
@@ -138,6 +138,7 @@ static void coroutine_fn node_pread_entry(void *opaque)
     in_flight_begin(&a->bs->in_flight);
     a->ret = bdrv_co_node_preadv(a->bs, a->offset, a->bytes, &iov, 0);
     in_flight_end(&a->bs->in_flight);
+    aio_wait_kick();
 }
 
 int bdrv_node_pread(BlockDriverState *bs, int64_t offset, int64_t bytes, void *buf)

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Changes to the graph that happen together or not at all: all nodes concerned
- * are drained, the links are changed under the graph lock, then permissions
- * are worked out; if they are not to be had, the links go back.
+ * are drained, and under the graph lock the links are changed, one after the
+ * other, and permissions worked out; if they are not to be had, the links go
+ * back.
  */
+#include <stdarg.h>
+
 #include "block/block-int.h"
 
 typedef enum ChangeKind {
@@ -14,7 +17,7 @@ typedef enum ChangeKind {
 
 typedef struct Change {
     ChangeKind kind;
-    BdrvChild *child;
+    BdrvChild *child; /* NULL: it was freed since */
     BlockDriverState *from; /* RETARGET, DETACH: where it led, referenced by the edge */
     BlockDriverState *to;   /* RETARGET, ATTACH: referenced for the edge */
 } Change;
@@ -22,9 +25,12 @@ typedef struct Change {
 struct BdrvTransaction {
     GArray *changes;    /* Change */
     GPtrArray *drained; /* nodes, referenced */
-    GPtrArray *touched; /* where permissions may change; within drained */
     GError *error;      /* of a change that cannot be */
+    BdrvTransaction *next;
 };
+
+/* All that have begun. What runs while one of them waits may change the graph. */
+static BdrvTransaction *transactions;
 
 BdrvTransaction *bdrv_transaction_new(void)
 {
@@ -33,8 +39,43 @@ BdrvTransaction *bdrv_transaction_new(void)
     GLOBAL_STATE_CODE();
     tran->changes = g_array_new(false, true, sizeof(Change));
     tran->drained = g_ptr_array_new();
-    tran->touched = g_ptr_array_new();
+    tran->next = transactions;
+    transactions = tran;
     return tran;
+}
+
+static Change *change_at(BdrvTransaction *tran, guint i)
+{
+    return &g_array_index(tran->changes, Change, i);
+}
+
+/* The first error is the one that is told. */
+static void G_GNUC_PRINTF(3, 4) tran_fail(BdrvTransaction *tran, int error, const char *fmt, ...)
+{
+    g_autofree char *text = NULL;
+    va_list ap;
+
+    if (!tran->error) {
+        va_start(ap, fmt);
+        text = g_strdup_vprintf(fmt, ap);
+        va_end(ap);
+        block_error_set(&tran->error, error, "%s", text);
+    }
+}
+
+void bdrv_transactions_forget(const BdrvChild *child)
+{
+    for (BdrvTransaction *tran = transactions; tran; tran = tran->next) {
+        for (guint i = 0; i < tran->changes->len; i++) {
+            Change *c = change_at(tran, i);
+
+            if (c->child == child) {
+                tran_fail(tran, EBUSY, "Edge '%s' went away while it was to be changed",
+                          child->name);
+                c->child = NULL;
+            }
+        }
+    }
 }
 
 static void tran_drain(BdrvTransaction *tran, BlockDriverState *bs)
@@ -43,82 +84,89 @@ static void tran_drain(BdrvTransaction *tran, BlockDriverState *bs)
         return;
     }
     g_ptr_array_add(tran->drained, bdrv_ref(bs));
-    g_ptr_array_add(tran->touched, bs);
     bdrv_drained_begin(bs);
 }
 
+/* Noted before anything polls: from then on it is known if the edge is freed. */
 static void tran_add(BdrvTransaction *tran, ChangeKind kind, BdrvChild *child,
                      BlockDriverState *from, BlockDriverState *to)
 {
     Change change = {kind, child, from, to ? bdrv_ref(to) : NULL};
 
+    g_array_append_val(tran->changes, change);
     tran_drain(tran, from);
     tran_drain(tran, to);
-    g_array_append_val(tran->changes, change);
 }
 
-static BlockDriverState *child_node(BdrvChild *child)
+/* Where the edge will lead when the changes up to now have been made. */
+static BlockDriverState *child_node(BdrvTransaction *tran, BdrvChild *child)
 {
     BlockDriverState *bs;
 
+    for (guint i = tran->changes->len; i-- > 0;) {
+        if (change_at(tran, i)->child == child) {
+            return change_at(tran, i)->to;
+        }
+    }
     bdrv_graph_rdlock_main_loop();
     bs = child->bs;
     bdrv_graph_rdunlock_main_loop();
     return bs;
 }
 
-/* Whether leading @child to @to would close a circle. */
-static bool makes_cycle(BdrvChild *child, BlockDriverState *to)
+/* The backing edge that @bs will have then. */
+static BdrvChild *backing_edge(BdrvTransaction *tran, BlockDriverState *bs)
 {
-    bool cycle;
+    BdrvChild *child;
 
-    if (!child->ops->is_node) {
-        return false;
-    }
     bdrv_graph_rdlock_main_loop();
-    cycle = bdrv_reaches(to, child->parent);
+    child = bs->backing;
     bdrv_graph_rdunlock_main_loop();
-    return cycle;
-}
+    for (guint i = 0; i < tran->changes->len; i++) {
+        Change *c = change_at(tran, i);
 
-static void tran_refuse_cycle(BdrvTransaction *tran, BlockDriverState *parent,
-                              BlockDriverState *to, const char *name)
-{
-    if (!tran->error) {
-        block_error_set(&tran->error, ELOOP,
-                        "Making '%s' a %s child of '%s' would create a cycle", to->node_name,
-                        name, parent->node_name);
+        if (c->kind == CHANGE_ATTACH && c->child && c->child->parent == bs) {
+            child = c->child;
+        } else if (c->kind == CHANGE_DETACH && c->child && c->child == child) {
+            child = NULL;
+        }
     }
+    return child;
 }
 
 void bdrv_transaction_replace_child(BdrvTransaction *tran, BdrvChild *child, BlockDriverState *to)
 {
     GLOBAL_STATE_CODE();
-    if (makes_cycle(child, to)) {
-        tran_refuse_cycle(tran, child->parent, to, child->name);
-        return;
+    tran_add(tran, CHANGE_RETARGET, child, child_node(tran, child), to);
+}
+
+/* The edges that lead to @from, without those that may not lead to @to. */
+static GPtrArray *edges_to_move(BlockDriverState *from, BlockDriverState *to)
+{
+    GPtrArray *edges = g_ptr_array_new();
+
+    bdrv_graph_rdlock_main_loop();
+    for (BdrvChild *child = from->parents; child; child = child->next_parent) {
+        /* A filter that goes on top of @from keeps its own edge to it. */
+        if (!child->ops->is_node || !bdrv_reaches(to, child->parent)) {
+            g_ptr_array_add(edges, child);
+        }
     }
-    tran_add(tran, CHANGE_RETARGET, child, child_node(child), to);
+    bdrv_graph_rdunlock_main_loop();
+    return edges;
 }
 
 void bdrv_transaction_replace_node(BdrvTransaction *tran, BlockDriverState *from,
                                    BlockDriverState *to)
 {
-    g_autoptr(GPtrArray) edges = g_ptr_array_new();
+    g_autoptr(GPtrArray) edges = NULL;
 
     GLOBAL_STATE_CODE();
     tran_drain(tran, from); /* first: waiting may run what changes the edges */
     tran_drain(tran, to);
-    bdrv_graph_rdlock_main_loop();
-    for (BdrvChild *child = from->parents; child; child = child->next_parent) {
-        g_ptr_array_add(edges, child);
-    }
-    bdrv_graph_rdunlock_main_loop();
+    edges = edges_to_move(from, to);
     for (guint i = 0; i < edges->len; i++) {
-        /* A filter that goes on top of @from keeps its own edge to it. */
-        if (!makes_cycle(edges->pdata[i], to)) {
-            tran_add(tran, CHANGE_RETARGET, edges->pdata[i], from, to);
-        }
+        tran_add(tran, CHANGE_RETARGET, edges->pdata[i], from, to);
     }
 }
 
@@ -126,22 +174,19 @@ void bdrv_transaction_set_backing(BdrvTransaction *tran, BlockDriverState *bs,
                                   BlockDriverState *backing)
 {
     BdrvChild *child;
-    bool cycle;
 
     GLOBAL_STATE_CODE();
-    bdrv_graph_rdlock_main_loop();
-    child = bs->backing;
-    cycle = backing && bdrv_reaches(backing, bs);
-    bdrv_graph_rdunlock_main_loop();
-    if (cycle) {
-        tran_refuse_cycle(tran, bs, backing, "backing");
+    if (!bs->drv->supports_backing) {
+        tran_fail(tran, ENOTSUP, "Driver '%s' of node '%s' does not support backing files",
+                  bs->drv->format_name, bs->node_name);
         return;
     }
     tran_drain(tran, bs);
+    child = backing_edge(tran, bs);
     if (child && backing) {
-        tran_add(tran, CHANGE_RETARGET, child, child_node(child), backing);
+        tran_add(tran, CHANGE_RETARGET, child, child_node(tran, child), backing);
     } else if (child) {
-        tran_add(tran, CHANGE_DETACH, child, child_node(child), NULL);
+        tran_add(tran, CHANGE_DETACH, child, child_node(tran, child), NULL);
     } else if (backing) {
         child = bdrv_child_new("backing", &bdrv_node_parent_ops, bs, BDRV_CHILD_COW, 0,
                                BLK_PERM_ALL);
@@ -176,6 +221,24 @@ static void retarget(BdrvChild *child, BlockDriverState *to) GRAPH_WRLOCK
     }
 }
 
+/* Whether the change fits the graph as the changes before have left it. */
+static bool change_is_possible(BdrvTransaction *tran, const Change *c) GRAPH_WRLOCK
+{
+    BlockDriverState *parent = c->child->ops->is_node ? c->child->parent : NULL;
+
+    if (c->child->bs != c->from || (c->kind == CHANGE_ATTACH && parent->backing)) {
+        tran_fail(tran, EBUSY, "Edge '%s' was changed by something else meanwhile",
+                  c->child->name);
+        return false;
+    }
+    if (c->to && parent && bdrv_reaches(c->to, parent)) {
+        tran_fail(tran, ELOOP, "Making '%s' a %s child of '%s' would create a cycle",
+                  c->to->node_name, c->child->name, parent->node_name);
+        return false;
+    }
+    return true;
+}
+
 static void change_apply(Change *c) GRAPH_WRLOCK
 {
     switch (c->kind) {
@@ -206,91 +269,110 @@ static void change_undo(Change *c) GRAPH_WRLOCK
     }
 }
 
-/* Whether an edge that was changed is part of a circle now. Each change was
- * looked at when it was added; this is about what they do together. */
-static bool any_cycle(BdrvTransaction *tran, GError **errp) GRAPH_RDLOCK
+static void undo_changes(BdrvTransaction *tran, guint count) GRAPH_WRLOCK
 {
-    for (guint i = 0; i < tran->changes->len; i++) {
-        BdrvChild *child = g_array_index(tran->changes, Change, i).child;
+    while (count-- > 0) {
+        change_undo(change_at(tran, count));
+    }
+}
 
-        if (child->bs && child->ops->is_node && bdrv_reaches(child->bs, child->parent)) {
-            block_error_set(errp, ELOOP, "The changes together would create a cycle at '%s'",
-                            ((BlockDriverState *)child->parent)->node_name);
-            return true;
+/* All in their order, or none and the error is set. */
+static bool apply_changes(BdrvTransaction *tran) GRAPH_WRLOCK
+{
+    guint done = 0;
+    bool ok = !tran->error;
+
+    while (ok && done < tran->changes->len) {
+        ok = change_is_possible(tran, change_at(tran, done));
+        if (ok) {
+            change_apply(change_at(tran, done++));
         }
     }
-    return false;
-}
-
-static void undo_changes(BdrvTransaction *tran) GRAPH_WRLOCK
-{
-    for (guint i = tran->changes->len; i-- > 0;) {
-        change_undo(&g_array_index(tran->changes, Change, i));
-    }
-}
-
-static bool apply_all(BdrvTransaction *tran, GError **errp)
-{
-    bool ok;
-
-    bdrv_graph_wrlock();
-    for (guint i = 0; i < tran->changes->len; i++) {
-        change_apply(&g_array_index(tran->changes, Change, i));
-    }
-    ok = !any_cycle(tran, errp);
     if (!ok) {
-        undo_changes(tran);
+        undo_changes(tran, done);
     }
-    bdrv_graph_wrunlock();
     return ok;
 }
 
-static void undo_all(BdrvTransaction *tran)
+/* Where permissions and limits may have changed. */
+static GPtrArray *touched_nodes(BdrvTransaction *tran)
 {
-    bdrv_graph_wrlock();
-    undo_changes(tran);
-    bdrv_graph_wrunlock();
-}
+    GPtrArray *nodes = g_ptr_array_new();
 
-static bool refresh_touched(BdrvTransaction *tran, GError **errp)
-{
-    bool ok;
-
-    bdrv_graph_rdlock_main_loop();
-    ok = bdrv_refresh_perms(tran->touched, errp);
-    for (guint i = 0; ok && i < tran->touched->len; i++) {
-        bdrv_refresh_limits(tran->touched->pdata[i]);
+    for (guint i = 0; i < tran->drained->len; i++) {
+        g_ptr_array_add(nodes, tran->drained->pdata[i]);
     }
-    bdrv_graph_rdunlock_main_loop();
-    return ok;
+    for (guint i = 0; i < tran->changes->len; i++) {
+        BdrvChild *child = change_at(tran, i)->child;
+
+        if (child->ops->is_node) { /* what an edge takes may depend on where it leads */
+            g_ptr_array_add(nodes, child->parent);
+        }
+    }
+    return nodes;
 }
 
-/* An edge that was attached while its node is drained, or detached: its parent
- * is told, now that the links are settled. */
+static bool refresh_touched(BdrvTransaction *tran, GError **errp) GRAPH_WRLOCK
+{
+    g_autoptr(GPtrArray) nodes = touched_nodes(tran);
+
+    if (!bdrv_refresh_perms(nodes, errp)) {
+        return false;
+    }
+    for (guint i = 0; i < tran->drained->len; i++) {
+        bdrv_refresh_limits(tran->drained->pdata[i]);
+    }
+    return true;
+}
+
+/*
+ * The links are settled: an edge that is linked, to a node that is drained,
+ * quiesces its parent; one that is not is freed.
+ */
 static void settle_edge(Change *c, bool applied)
 {
     bool linked = c->kind == CHANGE_RETARGET || (c->kind == CHANGE_ATTACH) == applied;
+    BdrvChild *child = c->child;
 
-    if (linked) {
-        bdrv_parent_quiesce(c->child);
+    if (!child) {
         return;
     }
-    bdrv_parent_unquiesce(c->child);
-    bdrv_child_free(c->child);
+    if (linked) {
+        bdrv_parent_quiesce(child);
+        return;
+    }
+    bdrv_parent_unquiesce(child);
+    bdrv_child_free(child); /* also takes it out of all changes */
+}
+
+/* The last change of an edge, as things went, decides whether it is freed. */
+static void settle_edges(BdrvTransaction *tran, bool applied)
+{
+    guint len = tran->changes->len;
+
+    for (guint i = 0; i < len; i++) {
+        settle_edge(change_at(tran, applied ? i : len - 1 - i), applied);
+    }
+}
+
+static void tran_unlist(BdrvTransaction *tran)
+{
+    BdrvTransaction **p;
+
+    for (p = &transactions; *p != tran; p = &(*p)->next) {
+    }
+    *p = tran->next;
 }
 
 static void tran_free(BdrvTransaction *tran, bool applied)
 {
-    for (guint i = 0; i < tran->changes->len; i++) {
-        Change *c = &g_array_index(tran->changes, Change, i);
-
-        settle_edge(c, applied);
-    }
+    settle_edges(tran, applied);
+    tran_unlist(tran);
     for (guint i = tran->drained->len; i-- > 0;) {
         bdrv_drained_end(tran->drained->pdata[i]);
     }
     for (guint i = 0; i < tran->changes->len; i++) {
-        Change *c = &g_array_index(tran->changes, Change, i);
+        Change *c = change_at(tran, i);
 
         bdrv_unref(applied ? c->from : c->to); /* the edge's reference */
     }
@@ -299,7 +381,6 @@ static void tran_free(BdrvTransaction *tran, bool applied)
     }
     g_array_unref(tran->changes);
     g_ptr_array_unref(tran->drained);
-    g_ptr_array_unref(tran->touched);
     g_clear_error(&tran->error);
     g_free(tran);
 }
@@ -309,19 +390,16 @@ bool bdrv_transaction_commit(BdrvTransaction *tran, GError **errp)
     bool ok;
 
     GLOBAL_STATE_CODE();
-    if (tran->error) {
-        g_propagate_error(errp, g_steal_pointer(&tran->error));
-        tran_free(tran, false);
-        return false;
-    }
-    if (!apply_all(tran, errp)) {
-        tran_free(tran, false);
-        return false;
-    }
-    ok = refresh_touched(tran, errp);
-    if (!ok) {
-        undo_all(tran);
+    bdrv_graph_wrlock(); /* polls: only from here on does the graph stay as it is */
+    ok = apply_changes(tran);
+    if (ok && !refresh_touched(tran, &tran->error)) {
+        ok = false;
+        undo_changes(tran, tran->changes->len);
         refresh_touched(tran, NULL); /* as it was before: cannot fail */
+    }
+    bdrv_graph_wrunlock();
+    if (!ok) {
+        g_propagate_error(errp, g_steal_pointer(&tran->error));
     }
     tran_free(tran, ok);
     return ok;

@@ -295,6 +295,7 @@ static int coroutine_fn bochs_co_map(BlockDriverState *bs, const BdrvMapRequest 
 BlockDriver block_driver_bochs = {
     .format_name = "bochs",
     .instance_size = sizeof(BochsState),
+    .status_is_opaque = true,
     .bdrv_probe = bochs_probe,
     .bdrv_open = bochs_open,
     .bdrv_close = bochs_close,

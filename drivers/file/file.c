@@ -274,6 +274,7 @@ BlockDriver block_driver_file = {
     .bdrv_get_specific_info = file_get_specific_info,
     .bdrv_get_identity = file_get_identity,
     .bdrv_create = file_create,
+    .bdrv_delete = file_delete,
     .bdrv_co_get_info = file_co_get_info,
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,
     .bdrv_co_getlength = file_co_getlength,

@@ -71,6 +71,7 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
 int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                   BlockPrealloc prealloc, GError **errp);
 bool file_create(const char *filename, JsonObject *options, GError **errp);
+void file_delete(const char *filename);
 extern const BlockOption file_create_options[];
 
 /* ---- lock.c ----------------------------------------------------------------- */

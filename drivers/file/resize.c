@@ -296,3 +296,15 @@ bool file_create(const char *filename, JsonObject *options, GError **errp)
     }
     return ok;
 }
+
+void file_delete(const char *filename)
+{
+    struct stat st;
+
+    if (g_str_has_prefix(filename, "file:")) {
+        filename += strlen("file:");
+    }
+    if (lstat(filename, &st) == 0 && S_ISREG(st.st_mode)) {
+        unlink(filename);
+    }
+}

@@ -99,12 +99,6 @@ static void check_place(L2Pass *pass, uint64_t entry, bool is_zero)
         qcow2_check_corrupt(
             c, "ERROR offset=%" HEX ": %s cluster is not properly aligned; L2 entry corrupted.",
             offset, is_zero ? "Preallocated" : "Data");
-    } else if (geo->external_data && offset != pass->guest) {
-        qcow2_check_corrupt(c,
-                            "ERROR offset=%" HEX
-                            ": Data cluster does not lie at its guest offset %" HEX
-                            " in the data file; L2 entry corrupted.",
-                            offset, pass->guest);
     }
     if (pass->active) {
         c->result->allocated_clusters++;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * qcow2: what L1 and L2 entries say (sections "Cluster mapping" and "Extended
- * L2 Entries"). No I/O here.
+ * L2 Entries"). No I/O here. Reserved bits are masked out, as QEMU does, and left
+ * for check to report.
  */
 #include <errno.h>
 #include "drivers/qcow2/qcow2.h"
@@ -20,7 +21,7 @@ void qcow2_compressed_place(const Qcow2Geometry *geo, uint64_t entry, uint64_t *
 bool qcow2_l1_entry_valid(const Qcow2Geometry *geo, uint64_t entry, uint64_t *l2_offset)
 {
     *l2_offset = entry & QCOW2_OFFSET_MASK;
-    return !(entry & QCOW2_L1_RESERVED) && !qcow2_offset_into_cluster(geo, *l2_offset);
+    return !qcow2_offset_into_cluster(geo, *l2_offset);
 }
 
 /* One subcluster (or, without extended L2, one cluster) of a table. */
@@ -81,9 +82,6 @@ static Unit decode_unit(const Qcow2Geometry *geo, const Qcow2Entries *entries, s
 
     if (entry & QCOW2_COMPRESSED) {
         return compressed_unit(geo, entry, entries->data_length);
-    }
-    if (entry & QCOW2_L2_RESERVED) {
-        return invalid_unit();
     }
     /* Offset 0 is a place only in an external data file. */
     unit.has_place = place != 0 || (geo->external_data && (entry & QCOW2_COPIED) &&

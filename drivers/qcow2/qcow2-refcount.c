@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* qcow2: read refcounts (section "Host cluster management"). */
+/* qcow2: refcounts as they are on disk (section "Host cluster management"). */
 #include <errno.h>
 #include "drivers/qcow2/qcow2.h"
 
@@ -22,6 +22,23 @@ uint64_t qcow2_refcount_at(const uint8_t *block, unsigned order, uint64_t index)
         return qcow2_be32(block + index * 4);
     default:
         return qcow2_be64(block + index * 8);
+    }
+}
+
+void qcow2_refcount_set(uint8_t *block, unsigned order, uint64_t index, uint64_t value)
+{
+    unsigned bits = 1U << order;
+
+    g_assert(order == 6 || value >> bits == 0);
+    if (order < 3) {
+        uint8_t *byte = &block[index << order >> 3];
+        unsigned shift = (index << order) & 7;
+
+        *byte = (*byte & ~(((1U << bits) - 1) << shift)) | value << shift;
+        return;
+    }
+    for (unsigned i = 0; i < bits / 8; i++) {
+        block[index * (bits / 8) + i] = value >> (bits - 8 * (i + 1));
     }
 }
 

@@ -6,8 +6,9 @@
 
 /* Bytes of an entry before its extra data. */
 #define ENTRY_FIXED 40
-#define MAX_ID (sizeof(((BdrvSnapshotInfo *)NULL)->id) - 1)
-#define MAX_NAME (sizeof(((BdrvSnapshotInfo *)NULL)->name) - 1)
+/* Longer strings are cut, as QEMU does. */
+#define MAX_ID 127
+#define MAX_NAME 255
 
 static void take_extra(const uint8_t *extra, Qcow2Snapshot *sn)
 {
@@ -38,7 +39,6 @@ int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot
     sn->incomplete = version >= 3 && sn->extra_data_size < 16;
     take_extra(buf + ENTRY_FIXED, sn);
     length = ENTRY_FIXED + sn->extra_data_size;
-    /* Longer ones are cut where BdrvSnapshotInfo would cut them. */
     sn->id = g_strndup((const char *)buf + length, MIN(id_size, MAX_ID));
     sn->name = g_strndup((const char *)buf + length + id_size, MIN(name_size, MAX_NAME));
     length += id_size + name_size;
@@ -137,25 +137,24 @@ void qcow2_snapshots_clear(Qcow2SnapshotTable *table)
     table->count = 0;
 }
 
-bool qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
-                         GError **errp)
+bool qcow2_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info)
 {
     Qcow2State *s = bdrv_state(bs);
+    const Qcow2Snapshot *sn;
 
-    *list = g_new0(BdrvSnapshotInfo, MAX(s->snapshots.count, 1));
-    *count = s->snapshots.count;
-    for (uint32_t i = 0; i < s->snapshots.count; i++) {
-        const Qcow2Snapshot *sn = &s->snapshots.entries[i];
-        BdrvSnapshotInfo *info = &(*list)[i];
-
-        g_strlcpy(info->id, sn->id, sizeof(info->id));
-        g_strlcpy(info->name, sn->name, sizeof(info->name));
-        info->vm_state_size = sn->vm_state_size;
-        info->date_sec = sn->date_sec;
-        info->date_nsec = sn->date_nsec;
-        info->vm_clock_nsec = sn->vm_clock_nsec;
-        info->icount = sn->icount;
+    if (index >= s->snapshots.count) {
+        return false;
     }
+    sn = &s->snapshots.entries[index];
+    *info = (BdrvSnapshotInfo){
+        .id = sn->id,
+        .name = sn->name,
+        .vm_state_size = sn->vm_state_size,
+        .date_sec = sn->date_sec,
+        .date_nsec = sn->date_nsec,
+        .vm_clock_nsec = sn->vm_clock_nsec,
+        .icount = sn->icount,
+    };
     return true;
 }
 
@@ -184,17 +183,10 @@ bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snaps
         return false;
     }
     length = sn->disk_size == UINT64_MAX ? s->header.size : sn->disk_size;
-    if (length > (uint64_t)BDRV_MAX_LENGTH) {
-        block_error_set(errp, EFBIG,
-                        "'%s': disk size %" G_GUINT64_FORMAT " of snapshot '%s' is too large",
-                        s->name, length, snapshot->name);
-        return false;
-    }
-    if ((sn->l1_size == 0 && length > 0) ||
-        (sn->disk_size != UINT64_MAX && sn->l1_size < qcow2_l1_entries_needed(&s->geo, length))) {
+    if (sn->l1_size == 0 && length > 0) {
         block_error_set(errp, EINVAL,
-                        "'%s': %s has %u entries, too few for a size of %" G_GUINT64_FORMAT,
-                        s->name, what, sn->l1_size, length);
+                        "'%s': %s has 0 entries, too few for a size of %" G_GUINT64_FORMAT,
+                        s->name, what, length);
         return false;
     }
     bdrv_graph_rdlock_main_loop();
@@ -207,9 +199,7 @@ bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snaps
     g_atomic_pointer_set(&s->l1, l1);
     s->l1_offset = sn->l1_table_offset;
     s->l1_size = sn->l1_size;
-    /* QEMU keeps the length of the active disk, which pads a shorter snapshot
-     * with zeros, and users get what they know; but a longer one is not cut. */
-    s->length = MAX(length, s->header.size);
-    bdrv_set_length(bs, s->length);
+    /* The length stays that of the active disk, as with QEMU: a shorter
+     * snapshot is padded with zeros, a longer one is cut. */
     return true;
 }

@@ -2,6 +2,7 @@
 /* qcow2: the driver's table, probe, open and close. */
 #include <errno.h>
 #include <string.h>
+#include "drivers/qcow2/qcow2-bitmap.h"
 #include "drivers/qcow2/qcow2.h"
 
 #define NOT_WRITABLE "writing qcow2 images is not supported by this version"
@@ -234,7 +235,7 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_open = qcow2_open,
     .bdrv_close = qcow2_close,
     .bdrv_snapshot_load_tmp = qcow2_snapshot_load_tmp,
-    .bdrv_snapshot_list = qcow2_snapshot_list,
+    .bdrv_snapshot_get = qcow2_snapshot_get,
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_measure = qcow2_measure,
     .bdrv_co_get_info = qcow2_co_get_info,

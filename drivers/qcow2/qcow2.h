@@ -22,6 +22,7 @@
 #define QCOW2_MAGIC 0x514649fbU /* "QFI\xfb" */
 #define QCOW2_HEADER_V2_SIZE 72
 #define QCOW2_HEADER_V3_SIZE 104
+#define QCOW2_HEADER_SIZE 112 /* with all that is known today */
 
 /* Published limits of QEMU, in bytes or pieces. */
 #define QCOW2_MIN_CLUSTER_BITS 9
@@ -159,6 +160,7 @@ typedef struct Qcow2Bitmap {
     uint8_t type;
     uint8_t granularity_bits;
     uint32_t extra_data_size;
+    uint64_t entry_offset; /* of its entry, in the file */
     char *name;
 } Qcow2Bitmap;
 #define QCOW2_BITMAP_IN_USE (1U << 0)
@@ -204,7 +206,8 @@ typedef struct Qcow2State {
     int prealloc;   /* atomic; QCOW2_PREALLOC_… */
     Qcow2Cache *l2_cache;
     Qcow2SnapshotTable snapshots;
-    GArray *bitmaps; /* of Qcow2Bitmap */
+    GArray *bitmaps; /* of Qcow2Bitmap: what the directory on disk lists */
+    bool bitmaps_loaded; /* the node has dirty bitmaps for them; main thread */
 } Qcow2State;
 
 static inline uint64_t qcow2_cluster_size(const Qcow2Geometry *geo)
@@ -250,6 +253,18 @@ uint64_t qcow2_l1_entries_needed(const Qcow2Geometry *geo, uint64_t size);
 bool qcow2_check_table(const Qcow2Geometry *geo, uint64_t offset, uint64_t entries,
                        uint64_t entry_bytes, uint64_t max_bytes, uint64_t file_length,
                        const char *name, const char *what, GError **errp);
+
+/* ---- qcow2-header-build.c: pure ------------------------------------------------- */
+
+/*
+ * Encode the first cluster into @buf, one cluster of bytes: @header, the
+ * extensions that @ext has and the table of feature names, and the name @backing
+ * (may be NULL). Sets @header's header_length and backing_file_ fields. 0, or
+ * -ENOSPC if it does not fit. For create, and for rewriting the header of an
+ * image; bitmaps and unknown extensions are written if @ext has them.
+ */
+int qcow2_header_build(Qcow2Header *header, const Qcow2Extensions *ext, const char *backing,
+                       uint8_t *buf);
 
 /* ---- qcow2-extension.c: pure ------------------------------------------------- */
 
@@ -346,6 +361,8 @@ int coroutine_fn qcow2_co_map(BlockDriverState *bs, const BdrvMapRequest *req,
 
 /* Refcount number @index of a refcount block, entries of 1 << @order bits. */
 uint64_t qcow2_refcount_at(const uint8_t *block, unsigned order, uint64_t index);
+/* Set it, for whoever writes refcount blocks; @value must fit into the width. */
+void qcow2_refcount_set(uint8_t *block, unsigned order, uint64_t index, uint64_t value);
 /* log2 of the refcounts in one block. */
 unsigned qcow2_refcount_block_bits(const Qcow2Geometry *geo);
 /*
@@ -395,19 +412,9 @@ void qcow2_snapshots_clear(Qcow2SnapshotTable *table);
  * entry's length with padding, or -EFBIG if it has too much extra data.
  */
 int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot *snapshot);
-bool qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
-                         GError **errp);
+bool qcow2_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
 bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot,
                              GError **errp);
-
-/* ---- qcow2-bitmap.c --------------------------------------------------------------- */
-
-/*
- * The entries of the bitmap directory as an array of Qcow2Bitmap with a free
- * function; empty if there is none. NULL with @errp. Inside or outside of a
- * coroutine.
- */
-GArray *coroutine_mixed_fn qcow2_bitmaps_load(Qcow2State *s, GError **errp) GRAPH_RDLOCK;
 
 /* ---- qcow2-check.c, qcow2-info.c, qcow2-luks.c, qcow2-measure.c ------------------- */
 
@@ -419,6 +426,11 @@ bool qcow2_luks_describe(const uint8_t *buf, size_t size, const char *name, Json
                          GError **errp);
 bool qcow2_measure(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
                    GError **errp);
+
+/* ---- qcow2-create.c, qcow2-create-options.c ------------------------------------------ */
+
+extern const BlockOption qcow2_create_options[];
+bool qcow2_create(const char *filename, JsonObject *options, GError **errp);
 
 /* ---- qcow2-options.c ---------------------------------------------------------------- */
 

@@ -75,21 +75,23 @@ void blk_get_perm(const BlockBackend *blk, uint64_t *perm, uint64_t *shared);
 
 /* What a device wants to be told. Called on the main thread. */
 typedef struct BlockDevOps {
-    /* A medium came (@inserted) or went. Optional. */
+    /* A medium came (@inserted) or went; it may be changed or revoked here. Optional. */
     void (*change_media)(void *opaque, bool inserted);
     /* The medium's length changed. Optional. */
     void (*resized)(void *opaque);
-    /* Stop sending requests; go on. The backend queues what comes anyway. Optional. */
+    /* Stop sending requests; go on. The backend queues what comes anyway. In the
+     * middle of other work: may not change the graph or wait. Optional. */
     void (*drained_begin)(void *opaque);
     void (*drained_end)(void *opaque);
 } BlockDevOps;
-/* @ops is kept by pointer; NULL takes it back. */
+/* @ops is kept by pointer; NULL takes it back. If the backend is drained, new
+ * ones are told at once. */
 void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
 
 /* Wait until no request is in flight. */
 void blk_drain(BlockBackend *blk);
 
-/* Length in bytes or -ENOMEDIUM. Either. */
+/* Length in bytes or -ENOMEDIUM. All three: global state, or in a coroutine. */
 int64_t blk_getlength(BlockBackend *blk);
 bool blk_is_available(BlockBackend *blk);
 bool blk_is_writable(BlockBackend *blk);
@@ -116,9 +118,10 @@ int coroutine_fn blk_co_block_status_above(BlockBackend *blk, BlockDriverState *
                                            int *depth);
 
 /* ---- Requests with a callback. I/O. -------------------------------------------
- * @cb(@opaque, ret) runs exactly once, on the calling thread's context, never
- * before the call returns. The vector, its memory, and the handle are the
- * library's until then. The handle is borrowed, for blk_aio_cancel() only.
+ * @cb(@opaque, ret) runs exactly once, on the calling thread's context, outside
+ * of a coroutine, never before the call returns; draining waits for it. The
+ * vector, its memory, and the handle are the library's until then. The handle
+ * is borrowed, for blk_aio_cancel() only.
  */
 typedef struct BlockAIOCB BlockAIOCB;
 typedef void BlockCompletionFunc(void *opaque, int ret);

@@ -17,8 +17,10 @@
 #define BLOCKGRAPH_BLOCK_DRIVER_H
 
 #include "blockgraph/aio.h"
+#include "blockgraph/block-backend.h"
 #include "blockgraph/block-io.h"
 #include "blockgraph/block.h"
+#include "blockgraph/dirty-bitmap.h"
 #include "blockgraph/map.h"
 #include "blockgraph/options.h"
 
@@ -29,6 +31,7 @@ typedef struct BlockOption {
     const char *name;
     const char *type; /* "str", "size", "bool", "num": as in "name=<type>" */
     const char *help;
+    const char *default_value; /* told to users of create; NULL: none is told */
 } BlockOption;
 
 /* A request as a filter's hook sees it. Bytes. */
@@ -119,6 +122,13 @@ typedef enum BdrvDebugEvent {
 /* "l1_update" and so on, in order, NULL-terminated. */
 extern const char *const bdrv_debug_event_names[];
 
+/* A place in a child that a driver gives back; the meaning is the driver's own. */
+typedef struct BdrvPlace {
+    int64_t offset;
+    int64_t bytes;
+    uint64_t cookie;
+} BdrvPlace;
+
 struct BlockDriver {
     /* Required. The name for "driver=", unique. */
     const char *format_name;
@@ -136,6 +146,12 @@ struct BlockDriver {
     bool supports_backing;
     /* Asking map is as cheap as a cache: do not cache. Default: no. */
     bool map_is_cheap;
+    /*
+     * Formats: block status says data everywhere, without a place, whatever map
+     * would answer: what users of QEMU's driver, which has no block status,
+     * see. Default: block status follows map.
+     */
+    bool status_is_opaque;
 
     /* ---- Probing and opening: main thread, not in a coroutine. --------------- */
 
@@ -179,9 +195,18 @@ struct BlockDriver {
     /* Read through a snapshot from now on. Default: has no snapshots. */
     bool (*bdrv_snapshot_load_tmp)(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot,
                                    GError **errp);
-    /* The internal snapshots: a new array, *@count long. Default: none. */
-    bool (*bdrv_snapshot_list)(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
-                               GError **errp);
+    /* See bdrv_snapshot_get(). Default: has no snapshots. */
+    bool (*bdrv_snapshot_get)(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
+    /*
+     * Persistent dirty bitmaps: see the functions of these names in
+     * dirty-bitmap.h. Remove and store are called with the node drained; all
+     * four or none. Default: the format stores no bitmaps.
+     */
+    bool (*bdrv_can_store_bitmap)(BlockDriverState *bs, const char *name, int64_t granularity,
+                                  GError **errp);
+    bool (*bdrv_remove_stored_bitmap)(BlockDriverState *bs, const char *name, GError **errp);
+    bool (*bdrv_load_bitmaps)(BlockDriverState *bs, GError **errp);
+    bool (*bdrv_store_bitmaps)(BlockDriverState *bs, GError **errp);
     /* {"type":…,"data":…}, a new object, or NULL. Default: NULL. */
     JsonObject *(*bdrv_get_specific_info)(BlockDriverState *bs, GError **errp);
     /*
@@ -195,8 +220,16 @@ struct BlockDriver {
      * with equal numbers are one file. False if it is none. Default: false.
      */
     bool (*bdrv_get_identity)(BlockDriverState *bs, uint64_t *dev, uint64_t *ino);
-    /* Create an image. @options are a copy to take from. Default: -ENOTSUP. */
+    /*
+     * Create an image; what is there is overwritten. @options are a copy to take
+     * from. Default: -ENOTSUP.
+     */
     bool (*bdrv_create)(const char *filename, JsonObject *options, GError **errp);
+    /*
+     * Protocols: delete what bdrv_create of the same @filename has made. Default:
+     * it stays.
+     */
+    void (*bdrv_delete)(const char *filename);
     /* See bdrv_measure(). @options are a copy to take from. Default: refused. */
     bool (*bdrv_measure)(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
                          GError **errp);
@@ -224,6 +257,21 @@ struct BlockDriver {
                                                            const BdrvMapping *mapping);
     void coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_map_abort)(BlockDriverState *bs,
                                                            const BdrvMapping *mapping);
+    /*
+     * A place that was retired is nobody's any more: drop the reference, so
+     * that it can be given out again, and punch it if it is to be punched. An
+     * error is a leak. Required if the driver ever calls bdrv_retire().
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_release)(BlockDriverState *bs,
+                                                        const BdrvPlace *place);
+    /*
+     * Encode one map unit, @src_bytes from @src, into at most @dst_bytes (one
+     * less than the unit) at @dst. The encoded length in bytes, or -ENOSPC if it
+     * gets no shorter: it is then written as plain data. Pure; on a worker
+     * thread, concurrently. Default: compressed writes are refused.
+     */
+    int64_t (*bdrv_encode)(BlockDriverState *bs, const uint8_t *src, size_t src_bytes,
+                           uint8_t *dst, size_t dst_bytes);
     /*
      * Formats and filters: called for each request on its way in, before map;
      * may wait, or fail it with -errno. A node with this is not transparent:
@@ -262,7 +310,7 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_flush)(BlockDriverState *bs);
     /*
      * Change the length; a format resizes its child too and calls
-     * bdrv_set_length(). Runs drained from the point where the range ends.
+     * bdrv_set_length(). Requests may be in flight, also beyond the new end.
      * Default: -ENOTSUP.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
@@ -360,6 +408,15 @@ void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event) GR
  * claim. Either.
  */
 void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
+
+/*
+ * Retire @place (rule 6 of map.h): no metadata that a request started from now
+ * on can read refers to it. bdrv_co_release() is called for it once every
+ * request that claimed a range before has ended, and a flush of the node that
+ * began after this call has succeeded; at the latest when the node is closed.
+ * A request that fails with -ENOSPC is tried again after that. Any thread.
+ */
+void bdrv_retire(BlockDriverState *bs, const BdrvPlace *place);
 
 G_END_DECLS
 

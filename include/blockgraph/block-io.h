@@ -102,9 +102,10 @@ typedef enum BdrvBlockStatusFlags {
 } BdrvBlockStatusFlags;
 
 /*
- * What lies at @offset: flags, or -errno. *@pnum is the length of the run with
- * the same answer, > 0 and at most @bytes unless offset is at or past the end
- * (then 0 and BDRV_BLOCK_EOF). *@map and *@file (may be NULL) are the place in
+ * What lies at @offset: flags, or -errno. *@pnum is the length of a run with
+ * the same answer, which may go on behind it: > 0 and at most @bytes, unless
+ * @bytes is 0 (then 0) or offset is at or past the end (then 0 and
+ * BDRV_BLOCK_EOF). *@map and *@file (may be NULL) are the place in
  * the node that stores it. Looks at this layer only: not ALLOCATED means that
  * the backing decides.
  */
@@ -113,8 +114,8 @@ int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int6
                                       BlockDriverState **file) GRAPH_RDLOCK;
 /*
  * The same through the chain, down to but not including @base (NULL: all of
- * it). *@depth (may be NULL) counts layers from 0 at @bs; 1 + the chain's
- * depth if no layer has it.
+ * it; @bs: none, which says 0 for all). *@depth (may be NULL) counts layers
+ * from 0 at @bs; 1 + the chain's depth if no layer has it.
  */
 int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base,
                                             int64_t offset, int64_t bytes, int64_t *pnum,

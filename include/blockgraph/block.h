@@ -262,17 +262,20 @@ int64_t bdrv_get_allocated_file_size(BlockDriverState *bs);
 bool bdrv_is_encrypted(const BlockDriverState *bs);
 
 typedef struct BdrvSnapshotInfo {
-    char id[128];
-    char name[256];
+    const char *id;         /* at most 127 bytes */
+    const char *name;       /* at most 255 bytes */
     uint64_t vm_state_size; /* bytes */
     uint32_t date_sec;      /* since 1970, UTC */
     uint32_t date_nsec;
     uint64_t vm_clock_nsec;
     uint64_t icount;        /* UINT64_MAX if unknown */
 } BdrvSnapshotInfo;
-/* A new array (g_free()) of *@count internal snapshots. */
-bool bdrv_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list, size_t *count,
-                        GError **errp);
+/*
+ * The internal snapshot that is number @index, from 0, in the image's list; false
+ * past the last. The strings are the node's, and stay until its snapshots change
+ * or it is closed. Global state; no I/O.
+ */
+bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
 /*
  * Read through the snapshot whose ID (else: whose name) is given, from now on;
  * for read-only nodes. NULL: not asked for. @tag matches an ID or a name.

@@ -16,6 +16,7 @@
 #include "blockgraph/block.h"
 #include "blockgraph/bql.h"
 #include "blockgraph/coroutine.h"
+#include "blockgraph/dirty-bitmap.h"
 #include "blockgraph/error.h"
 #include "blockgraph/image-info.h"
 #include "blockgraph/options.h"

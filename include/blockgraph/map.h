@@ -50,8 +50,8 @@
  *  8. The core caches answers per node, in guest extents, unless the driver
  *     says that asking is as cheap (map_is_cheap). Before a change that makes
  *     an answer untrue becomes visible, and again when it is, the driver
- *     invalidates the range. Losing writable is such a change. A cached mapping holds no reference
- *     and is used only under the graph lock.
+ *     invalidates the range. Losing writable is such a change. A cached mapping
+ *     holds no reference and is used only under the graph lock.
  *  9. Pass-through: a request that hits the cache all the way down needs no
  *     coroutine and no lock. It occupies a slot of its thread, which holds the
  *     graph lock shared and keeps cache memory alive until it completes. Who
@@ -61,6 +61,24 @@
  * map changes no metadata that others see. map, commit and abort run
  * concurrently, on any thread; a driver whose state does not change after open
  * needs no lock for that.
+ *
+ * What a driver answers to a change
+ *  WRITE         DATA, writable: the place is written, nothing else is to do.
+ *                DATA, needs_commit: the fill range (or, if that is empty, the
+ *                part of the request that the mapping covers) is written, then
+ *                commit. ENCODED, needs_commit, where encoded_bytes is set:
+ *                child_bytes are written at child_offset, then commit.
+ *  WRITE_ZEROES  Asked in multiples of the node's pwrite_zeroes_alignment, but
+ *                for the node's end. ZERO or UNALLOCATED: commit does it, or
+ *                without needs_commit nothing is to do. DATA: the place is
+ *                zeroed through the child, then commit if needs_commit.
+ *                -ENOTSUP: zeros are written as data.
+ *  DISCARD       Asked in multiples of pdiscard_alignment, but for the node's
+ *                end. ZERO or UNALLOCATED as above. DATA: commit if
+ *                needs_commit, then the place is discarded through the child,
+ *                still under the exclusive claim. -ENOTSUP: nothing happens.
+ * A node whose driver has commit is asked for changes only while the request
+ * claims the range, rounded to the map unit, exclusively.
  */
 #ifndef BLOCKGRAPH_MAP_H
 #define BLOCKGRAPH_MAP_H
@@ -138,11 +156,13 @@ struct BdrvMapping {
     bool recurse;
     /* DATA of a filter or of raw: its block status is whatever the child says. */
     bool raw;
-    /* For writes, see rule 3. */
+    /* For changes, see rule 3. A read answer sets @writable, too: it is cached. */
     bool writable;
     bool needs_commit;
     bool fresh;
+    /* The place reads as zeros: what is to be filled with zeros need not be. */
     bool zeroed;
+    /* Inside of the mapping, around the request; 0 bytes: the request alone. */
     int64_t fill_offset;
     int64_t fill_bytes;
     /* The driver's own: handed from map to commit or abort unchanged. */

@@ -37,6 +37,7 @@ FIELDS = [
     ('l1_table_offset', 1 << 40, 'refuse', 'L1', 'check'),
     ('l1_table_offset', 1 << 63, 'refuse', 'L1'),
     ('l1_table_offset', BIG64 & ~511, 'refuse', 'L1'),
+    ('refcount_table_offset', 1 << 40, 'refuse', 'refcount|reference count', 'check'),
     ('refcount_table_offset', 1, 'refuse', 'refcount|reference count'),
     ('refcount_table_offset', 1 << 63, 'refuse', 'refcount|reference count'),
     ('refcount_table_offset', BIG64 & ~511, 'refuse', 'refcount|reference count'),
@@ -153,7 +154,8 @@ def l1_entries(image):
     base = 'v3.qcow2'
     data = image(base)
     place, value = data.l1(), data.get(data.l1())
-    yield row('l1-entry-unaligned', base, [(place, '>Q', value + 8)], 'bounded')
+    for name, entry in (('low', value + 8), ('high', value | 1 << 60), ('only', 1 << 60)):
+        yield row('l1-entry-reserved-bit-' + name, base, [(place, '>Q', entry)], 'check')
     yield row('l1-entry-beyond-end', base, [(place, '>Q', qcow2.COPIED | 1 << 40)], 'eio',
               qemu='check')
     yield row('l1-entry-largest', base, [(place, '>Q', qcow2.COPIED | qcow2.OFFSET_MASK)], 'eio',
@@ -176,7 +178,8 @@ def l2_entries(image):
             ('header', qcow2.COPIED | 1, 'check', None),
             ('into-l1', qcow2.COPIED | data.header('l1_table_offset'), 'check', None),
             ('into-refcounts', qcow2.COPIED | data.header('refcount_table_offset'), 'check', None),
-            ('reserved-bit', value | 2, 'bounded', None),
+            ('reserved-bit-low', value | 2, 'check', None),
+            ('reserved-bit-high', value | 1 << 61, 'check', None),
             ('not-copied', value & ~qcow2.COPIED, 'check', None),
             ('compressed-beyond-end', qcow2.COMPRESSED | 1 << 40, 'eio', None),
             ('compressed-data', qcow2.COMPRESSED | value & qcow2.OFFSET_MASK, 'eio', None)):
@@ -184,7 +187,7 @@ def l2_entries(image):
     data = image('v2.qcow2')
     place, value = data.l2(0), data.get(data.l2(0))
     yield row('l2-entry-unaligned', 'v2.qcow2', [(place, '>Q', value + 512)], 'eio')
-    yield row('l2-entry-zero-in-v2', 'v2.qcow2', [(place, '>Q', value | 1)], 'bounded')
+    yield row('l2-entry-zero-in-v2', 'v2.qcow2', [(place, '>Q', value | 1)], 'eio')
 
 
 def compressed(image):
@@ -233,7 +236,7 @@ def extended_l2(image):
     yield row('subcluster-zero-and-allocated', base,
               [(place + 8, '>Q', bitmap | 2 | 2 << 32)], 'eio')
     yield row('subcluster-allocated-nowhere', base, [
-        (data.l2(48 * 1024) + 8, '>Q', 1)], 'bounded')
+        (data.l2(48 * 1024) + 8, '>Q', 1)], 'eio')
     yield row('extended-l2-compressed-with-bitmap', base, [
         (place, '>Q', qcow2.COMPRESSED | data.get(place) & qcow2.OFFSET_MASK)], 'eio')
 
@@ -247,7 +250,7 @@ def data_file(image):
     yield row('data-file-name-gone', base, [(place, '>I', 0x0badcafe)], 'info', 'data')
     entry = data.l2(4096)
     yield row('data-file-entry-elsewhere', base, [
-        (entry, '>Q', qcow2.COPIED | 0x2000)], 'bounded')
+        (entry, '>Q', qcow2.COPIED | 0x2000)], 'eio')
     yield row('data-file-compressed', base, [(entry, '>Q', qcow2.COMPRESSED | 4096)], 'eio')
 
 
@@ -283,7 +286,5 @@ def refcounts(image):
                         ('itself', data.header('refcount_table_offset')),
                         ('largest', BIG64 & ~511)):
         yield row('refcount-block-' + name, base, [(place, '>Q', entry)], 'check')
-    yield row('refcount-table-beyond-end', base, [
-        qcow2.header_patch('refcount_table_offset', 1 << 40)], 'bounded')
     yield row('refcount-table-in-header', base, [
         qcow2.header_patch('refcount_table_offset', 0)], 'bounded')

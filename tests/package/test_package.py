@@ -58,10 +58,20 @@ class Package(unittest.TestCase):
     def pkg_config(self, *arguments):
         return run('pkg-config', *arguments, 'blockgraph', env=self.env).split()
 
-    def compile(self, name, libs):
+    def compile(self, name, libs, *sources):
         program = os.path.join(self.work, name)
-        run('cc', '-Wall', '-Werror', '-o', program, EXAMPLE, *self.pkg_config('--cflags'), *libs)
+        run('cc', '-Wall', '-Werror', '-o', program, EXAMPLE, *sources,
+            *self.pkg_config('--cflags'), *libs)
         return program
+
+    def static_libs(self):
+        return ['-l:libblockgraph.a' if lib == '-lblockgraph' else lib
+                for lib in self.pkg_config('--static', '--libs')]
+
+    @staticmethod
+    def listed_symbols():
+        with open(os.path.join(TOP, 'libblockgraph.map'), encoding='utf-8') as f:
+            return set(re.findall(r'^    (\w+);$', f.read(), re.M))
 
     def check_consumer(self, program, **env):
         for image in self.raw, self.qcow2:
@@ -71,15 +81,25 @@ class Package(unittest.TestCase):
     def needed(self, path):
         return re.findall(r'\(NEEDED\).*\[(.*)\]', run('readelf', '-d', path))
 
-    def test_consumer_builds_it_as_a_meson_subproject(self):
-        consumer = os.path.join(self.work, 'consumer')
+    def build_with_subproject(self, name, *options):
+        consumer = os.path.join(self.work, name)
         shutil.copytree(os.path.join(TOP, 'tests', 'package', 'consumer'), consumer)
         shutil.copy(EXAMPLE, consumer)
         copy_tree(os.path.join(consumer, 'subprojects', 'libblockgraph'))
         build = os.path.join(consumer, 'build')
-        run('meson', 'setup', build, consumer)
-        run('ninja', '-C', build)
-        self.check_consumer(os.path.join(build, 'read-image'))
+        run('meson', 'setup', build, consumer, *options)
+        run('ninja', '-C', build, 'read-image')
+        program = os.path.join(build, 'read-image')
+        self.check_consumer(program)
+        return program
+
+    def test_consumer_builds_it_as_a_meson_subproject(self):
+        program = self.build_with_subproject('consumer')
+        self.assertIn('libblockgraph.so.0', self.needed(program))
+
+    def test_consumer_links_the_subproject_statically(self):
+        program = self.build_with_subproject('static-consumer', '--default-library=static')
+        self.assertNotIn('libblockgraph.so.0', self.needed(program))
 
     def test_consumer_links_the_installed_shared_library(self):
         program = self.compile('shared', self.pkg_config('--libs'))
@@ -87,18 +107,27 @@ class Package(unittest.TestCase):
         self.check_consumer(program, LD_LIBRARY_PATH=self.libdir)
 
     def test_consumer_links_the_installed_static_library(self):
-        libs = ['-l:libblockgraph.a' if lib == '-lblockgraph' else lib
-                for lib in self.pkg_config('--static', '--libs')]
-        program = self.compile('static', libs)
+        program = self.compile('static', self.static_libs())
         self.assertNotIn('libblockgraph.so.0', self.needed(program))
         self.check_consumer(program)
 
+    def test_program_may_use_the_names_that_the_static_library_has_inside(self):
+        source = os.path.join(self.work, 'clash.c')
+        with open(source, 'w', encoding='utf-8') as f:
+            f.write('void fatal(void);\nvoid fatal(void) { __builtin_trap(); }\n'
+                    'int claim_begin = 1;\nint block_driver_file = 1;\n')
+        self.check_consumer(self.compile('clash', self.static_libs(), source))
+
+    def test_static_library_shows_the_symbols_of_the_checked_in_list(self):
+        archive = os.path.join(self.libdir, 'libblockgraph.a')
+        table = run('nm', '--defined-only', '--extern-only', '--format=posix', archive)
+        shown = [line.split()[0] for line in table.splitlines() if not line.endswith(':')]
+        self.assertEqual(sorted(shown), sorted(self.listed_symbols()))
+
     def test_exported_symbols_are_those_of_the_checked_in_list(self):
-        with open(os.path.join(TOP, 'libblockgraph.map'), encoding='utf-8') as f:
-            listed = set(re.findall(r'^    (\w+);$', f.read(), re.M))
         table = run('nm', '-D', '--defined-only', os.path.join(self.libdir, 'libblockgraph.so.0'))
         exported = {line.split()[-1] for line in table.splitlines() if ' A ' not in line}
-        self.assertEqual({name.split('@')[0] for name in exported}, listed)
+        self.assertEqual({name.split('@')[0] for name in exported}, self.listed_symbols())
         self.assertEqual({name.partition('@@')[2] for name in exported}, {'LIBBLOCKGRAPH_0'})
 
     def test_each_installed_header_compiles_on_its_own(self):

@@ -13,6 +13,8 @@ with a reference of 10.0 or later, older ones are asked for content and exit
 codes only. Without a reference, tests that need one are skipped.
 """
 import concurrent.futures
+import fnmatch
+import functools
 import json
 import os
 import re
@@ -25,6 +27,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 IMAGES = os.path.join(HERE, '..', 'images')
+DIFFERENCES = os.path.join(HERE, '..', '..', 'docs', 'compatibility.md')
 TIMEOUT = 120
 ENGINES = ('io_uring', 'threads')
 
@@ -101,6 +104,31 @@ class Corpus:
 
 def quick_run():
     return '--quick' in sys.argv
+
+
+@functools.cache
+def differences():
+    """The rows of docs/compatibility.md: (image name patterns, {command: (ours, QEMU's)})."""
+    rows = []
+    with open(DIFFERENCES, encoding='utf-8') as file:
+        for line in file:
+            cells = [cell.strip() for cell in line.split('|')]
+            if len(cells) == 5 and cells[1].startswith('`'):
+                codes = re.findall(r'([a-z][^,]*) (\d+)/(\d+)', cells[2])
+                assert len(codes) == cells[2].count('/'), line
+                rows.append((re.findall('`([^`]+)`', cells[1]),
+                             {name: (int(mine), int(theirs)) for name, mine, theirs in codes}))
+    assert rows
+    return rows
+
+
+def difference(image, command):
+    """The exit codes (ours, QEMU's) of a command that is to differ on an image, or None."""
+    for patterns, codes in differences():
+        if command in codes and any(fnmatch.fnmatchcase(image['name'], pattern)
+                                    for pattern in patterns):
+            return codes[command]
+    return None
 
 
 def source(image):

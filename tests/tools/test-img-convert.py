@@ -12,18 +12,9 @@ import harness
 SIZE = 8 << 20
 
 
-def digest(path, size=None):
-    """Of the file, or of its first bytes."""
-    state = hashlib.sha256()
+def digest(path):
     with open(path, 'rb') as file:
-        left = os.path.getsize(path) if size is None else size
-        while left > 0:
-            block = file.read(min(left, 1 << 20))
-            if not block:
-                break
-            state.update(block)
-            left -= len(block)
-    return state.hexdigest()
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 class ConvertTest(harness.ToolTest):
@@ -70,9 +61,8 @@ class ConvertTest(harness.ToolTest):
                     result = self.img('convert', '-l', choice, '-O', 'raw',
                                       *harness.source(image), output, cwd=harness.Corpus.folder)
                     self.assertEqual(result.status, 0, result)
-                    # QEMU cuts a snapshot that is longer than the active disk.
-                    self.assertGreaterEqual(os.path.getsize(output), image['virtual_size'])
-                    self.assertEqual(digest(output, image['virtual_size']), content, choice)
+                    self.assertEqual(os.path.getsize(output), image['virtual_size'])
+                    self.assertEqual(digest(output), content, choice)
         self.for_images(check, lambda image: image['snapshots'] and image['expect'] == 'ok')
 
     def test_holes_stay_holes(self):
@@ -87,7 +77,7 @@ class ConvertTest(harness.ToolTest):
         self.for_images(check, lambda image: 'huge' in image['tags'] and
                         image['virtual_size'] < 15 << 40)
 
-    def test_damaged_image_fails_as_with_qemu(self):
+    def test_damaged_image_fails_with_a_reason(self):
         def check(image):
             output = self.path(image['name'] + '.out')
             args = ['convert', '-O', 'raw', *harness.source(image), output]
@@ -98,8 +88,6 @@ class ConvertTest(harness.ToolTest):
                 self.assertIn(os.path.basename(image['file']), mine.err)
             if image['expect'] == 'eio':
                 self.assertRegex(mine.err, r'(offset|byte) \d+')
-            if image['qemu'] is None and image['expect'] != 'bounded':
-                self.assertEqual(mine.status, self.qemu(*args, cwd=harness.Corpus.folder).status)
         self.for_images(check, lambda image: image['expect'] in ('refuse', 'eio', 'info',
                                                                  'bounded', 'loop'))
 

@@ -16,9 +16,7 @@ class MapTest(harness.ToolTest):
 
     @staticmethod
     def agrees(image):
-        # bochs: we know where its extents are, and QEMU does not.
-        return image['expect'] == 'ok' and image['format'] != 'bochs' and \
-            'bochs' not in image['tags']
+        return image['expect'] == 'ok'
 
     def compare_json(self, *args, cwd=None):
         mine = self.img('map', '--output=json', *args, cwd=cwd)
@@ -41,18 +39,6 @@ class MapTest(harness.ToolTest):
         def check(image):
             self.check_same('map', *harness.source(image), cwd=harness.Corpus.folder)
         self.for_images(check, self.agrees)
-
-    def test_bochs_tells_places_that_hold_the_content(self):
-        def check(image):
-            result = self.img('map', '--output=json', *harness.source(image),
-                              cwd=harness.Corpus.folder)
-            self.assertEqual(result.status, 0, result)
-            entries = json.loads(result.out)
-            self.assertEqual(sum(entry['length'] for entry in entries), image['virtual_size'])
-            for entry in entries:
-                self.assertEqual(entry['data'], 'offset' in entry, entry)
-        self.for_images(check, lambda image: image['format'] == 'bochs'
-                        and image['expect'] == 'ok' and 'damaged' not in image['tags'])
 
     def test_document_is_complete_or_absent(self):
         def check(image):

@@ -13,6 +13,15 @@ class SnapshotTest(harness.ToolTest):
             self.check_same('snapshot', '-l', *harness.source(image), cwd=harness.Corpus.folder)
         self.for_images(check, lambda image: image['expect'] == 'ok' and not image['opts'])
 
+    def test_backing_file_that_is_missing(self):
+        self.need_reference_text()
+
+        def check(image):
+            result = self.check_same('snapshot', '-l', *harness.source(image),
+                                     cwd=harness.Corpus.folder)
+            self.assertEqual((result.status, result.out), (1, ''))
+        self.for_images(check, lambda image: image['name'] == 'names-missing')
+
     def test_list_is_the_default(self):
         self.make('create', '-q', '-f', 'qcow2', 'a.qcow2', '1M')
         self.make('snapshot', '-c', 'one', 'a.qcow2')

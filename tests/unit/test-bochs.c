@@ -186,24 +186,67 @@ static void fixtures_have_their_content(void **state)
     }
 }
 
+/* What map() answers at @offset. */
+typedef struct Answer {
+    BlockDriverState *bs;
+    int64_t offset;
+    BdrvMapping m;
+    int ret;
+    bool done;
+} Answer;
+
+static void coroutine_fn ask(void *opaque)
+{
+    Answer *a = opaque;
+    BdrvMapRequest req = {BDRV_MAP_READ, 0, a->offset, 1, 0};
+
+    bdrv_graph_co_rdlock();
+    a->ret = bdrv_find_format("bochs")->bdrv_co_map(a->bs, &req, &a->m);
+    bdrv_graph_co_rdunlock();
+    a->done = true;
+}
+
+/* The run at @offset must be [first, first + bytes), at @place of the file or, if
+ * that is 0, unallocated. */
+static void assert_run(BlockBackend *blk, int64_t offset, int64_t first, int64_t bytes,
+                       int64_t place)
+{
+    Answer a = {.bs = blk_bs(blk), .offset = offset};
+
+    coroutine_enter(coroutine_create(ask, &a));
+    AIO_WAIT_WHILE(!a.done);
+    assert_int_equal(a.ret, 0);
+    assert_int_equal(a.m.target, place ? BDRV_MAP_DATA : BDRV_MAP_UNALLOCATED);
+    assert_int_equal(a.m.offset, first);
+    assert_int_equal(a.m.bytes, bytes);
+    assert_int_equal(a.m.child_offset, place);
+}
+
 static void runs_of_sectors_are_one_answer(void **state)
 {
     g_autoptr(Image) image = sample(2);
     g_autofree char *path = image_save(image, "runs");
     BlockBackend *blk = open_bochs(path);
+    int64_t fourth = EXTENTS_AT + 3 * SLOT + SECTOR; /* the data of the file's last extent */
+
+    assert_run(blk, SECTOR, SECTOR, 30 * SECTOR, 0);
+    assert_run(blk, 3 * EXTENT - 1, EXTENT, 2 * EXTENT, 0);
+    assert_run(blk, 4 * EXTENT + 6 * SECTOR, 4 * EXTENT + 5 * SECTOR, 7 * SECTOR,
+               fourth + 5 * SECTOR);
+    assert_run(blk, 5 * EXTENT, 5 * EXTENT, 10 * EXTENT, 0);
+    blk_unref(blk);
+}
+
+static void block_status_is_data_without_a_place(void **state)
+{
+    g_autoptr(Image) image = sample(2);
+    g_autofree char *path = image_save(image, "status");
+    BlockBackend *blk = open_bochs(path);
     int64_t n, map;
 
-    assert_status(blk, 0, SECTOR, BDRV_BLOCK_DATA);
-    assert_status(blk, SECTOR, 30 * SECTOR, BDRV_BLOCK_ZERO);
-    assert_status(blk, 31 * SECTOR, SECTOR, BDRV_BLOCK_DATA);
-    assert_status(blk, EXTENT, 2 * EXTENT, BDRV_BLOCK_ZERO);
-    assert_status(blk, 3 * EXTENT, EXTENT, BDRV_BLOCK_DATA);
-    assert_status(blk, 3 * EXTENT + 1000, EXTENT - 1000, BDRV_BLOCK_DATA);
-    assert_true(status_of(blk, 4 * EXTENT + 6 * SECTOR, DISK, &n, &map) & BDRV_BLOCK_DATA);
-    assert_int_equal(n, 6 * SECTOR);
-    assert_int_equal(map, EXTENTS_AT + 3 * SLOT + SECTOR + 6 * SECTOR);
-    assert_status(blk, 5 * EXTENT, 10 * EXTENT, BDRV_BLOCK_ZERO);
-    assert_status(blk, DISK - SECTOR, SECTOR, BDRV_BLOCK_DATA);
+    assert_status(blk, 0, DISK, BDRV_BLOCK_DATA);
+    assert_status(blk, 5 * EXTENT, DISK - 5 * EXTENT, BDRV_BLOCK_DATA);
+    assert_false(status_of(blk, 0, DISK, &n, &map) & BDRV_BLOCK_OFFSET_VALID);
     blk_unref(blk);
 }
 
@@ -388,6 +431,7 @@ int main(void)
         cmocka_unit_test(both_versions_read_back),
         cmocka_unit_test(fixtures_have_their_content),
         cmocka_unit_test(runs_of_sectors_are_one_answer),
+        cmocka_unit_test(block_status_is_data_without_a_place),
         cmocka_unit_test(answers_reach_both_ways_to_the_ends_of_the_run),
         cmocka_unit_test(writing_is_refused_unless_reading_will_do),
         cmocka_unit_test(what_is_no_bochs_image_is_refused),

@@ -79,19 +79,17 @@ static void snapshots_are_listed_and_read(void **state)
         { "second", "4d51b400f26c865a8fda444ce95d9d333fb560bd205a256fe54c8d64dcbf5c52", 49152 },
     };
     g_autofree char *path = fixture_path("snapshots.qcow2");
-    BdrvSnapshotInfo *list;
+    BdrvSnapshotInfo sn;
     GError *err = NULL;
-    size_t count;
 
     for (size_t i = 0; i < G_N_ELEMENTS(snapshots); i++) {
         BlockBackend *blk = open_qcow2(path, 0);
         g_autofree char *hash = NULL;
 
-        assert_true(bdrv_snapshot_list(blk_bs(blk), &list, &count, NULL));
-        assert_int_equal(count, 2);
-        assert_string_equal(list[i].name, snapshots[i].name);
-        assert_int_equal(list[i].id[0], '1' + i);
-        g_free(list);
+        assert_false(bdrv_snapshot_get(blk_bs(blk), 2, &sn));
+        assert_true(bdrv_snapshot_get(blk_bs(blk), i, &sn));
+        assert_string_equal(sn.name, snapshots[i].name);
+        assert_int_equal(sn.id[0], '1' + i);
         assert_ok(bdrv_snapshot_load_tmp_by_tag(blk_bs(blk), snapshots[i].name, &err), err);
         hash = content_hash(blk, snapshots[i].length);
         assert_string_equal(hash, snapshots[i].hash);
@@ -241,8 +239,6 @@ static void damaged_snapshots_cannot_be_read(void **state)
         { 0, 8, 1ULL << 40, "L1 table of snapshot 'first' offset 0x10000000000 is beyond the end" },
         { 8, 4, 0, "L1 table of snapshot 'first' has 0 entries, too few for a size of 32768" },
         { 8, 4, UINT32_MAX, "L1 table of snapshot 'first' too large: 4294967295 entries" },
-        { 48, 8, 1ULL << 40, "too few for a size of 1099511627776" },
-        { 48, 8, 1ULL << 63, "disk size 9223372036854775808 of snapshot 'first' is too large" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(damages); i++) {
@@ -394,9 +390,8 @@ static void assert_cluster_0_unreadable(const char *fixture, Image *image, unsig
 static void damaged_l2_entries_fail_reads(void **state)
 {
     static const uint64_t entries[] = {
-        QCOW2_COPIED | 1ULL << 40,         QCOW2_COPIED | QCOW2_OFFSET_MASK,
-        QCOW2_COPIED | 0xa00 | 2,          QCOW2_COPIED | 0xa00 | 1ULL << 57,
-        QCOW2_COMPRESSED | 1ULL << 40,     QCOW2_COMPRESSED | 0xa00,
+        QCOW2_COPIED | 1ULL << 40,     QCOW2_COPIED | QCOW2_OFFSET_MASK,
+        QCOW2_COMPRESSED | 1ULL << 40, QCOW2_COMPRESSED | 0xa00,
         QCOW2_COMPRESSED | ((1ULL << 61) - 1),
     };
 
@@ -405,6 +400,28 @@ static void damaged_l2_entries_fail_reads(void **state)
 
         put64(&image, l2_at(&image), entries[i]);
         assert_cluster_0_unreadable("v3.qcow2", &image, 1);
+    }
+}
+
+static void reserved_bits_of_entries_do_not_change_what_is_read(void **state)
+{
+    static const uint64_t l1_bits[] = { 1, 0x100, 1ULL << 56, 1ULL << 62 };
+    static const uint64_t l2_bits[] = { 2, 0x100, 1ULL << 56, 1ULL << 61 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(l1_bits); i++) {
+        Image image = load_fixture("v3.qcow2");
+        uint64_t l2 = l2_at(&image);
+        g_autofree char *path = NULL, *hash = NULL;
+        BlockBackend *blk;
+
+        put64(&image, l1_at(&image), get64(&image, l1_at(&image)) | l1_bits[i]);
+        put64(&image, l2, get64(&image, l2) | l2_bits[i]);
+        path = store_image(&image);
+        blk = open_qcow2(path, 0);
+        hash = content_hash(blk, blk_getlength(blk));
+        assert_string_equal(hash,
+                            "9d4f499ce8e74492b7c101d5090b769a9a6a52c095ced172bd0185f1c0823926");
+        blk_unref(blk);
     }
 }
 
@@ -422,7 +439,7 @@ static void unaligned_and_version_2_zero_entries_fail_reads(void **state)
 static void damaged_l1_entries_fail_reads(void **state)
 {
     static const uint64_t entries[] = {
-        QCOW2_COPIED | 0x801,      QCOW2_COPIED | 0xa00 | 1ULL << 56, QCOW2_COPIED | 1ULL << 40,
+        QCOW2_COPIED | 1ULL << 40,
         QCOW2_COPIED | QCOW2_OFFSET_MASK,
     };
 
@@ -477,6 +494,7 @@ int main(void)
         cmocka_unit_test(backing_files_are_asked_for),
         cmocka_unit_test(wrong_options_are_refused),
         cmocka_unit_test(damaged_l2_entries_fail_reads),
+        cmocka_unit_test(reserved_bits_of_entries_do_not_change_what_is_read),
         cmocka_unit_test(unaligned_and_version_2_zero_entries_fail_reads),
         cmocka_unit_test(damaged_l1_entries_fail_reads),
         cmocka_unit_test(damaged_compressed_data_fails_reads),

@@ -88,9 +88,6 @@ static void damaged_entries_fail_and_end_a_run_before_them(void **state)
     Qcow2Geometry geo = geometry(3, false, false), old = geometry(2, false, false);
     static const uint64_t bad[] = {
         11 * CLUSTER + 512,  /* not aligned */
-        11 * CLUSTER | 2,    /* reserved bits */
-        11 * CLUSTER | 1ULL << 56,
-        11 * CLUSTER | 1ULL << 61,
         FILE_END,                 /* begins at the end of the file */
         0x00ffffffffff0000ULL,
         QCOW2_ZERO | (11 * CLUSTER + 512),
@@ -110,6 +107,18 @@ static void damaged_entries_fail_and_end_a_run_before_them(void **state)
     /* Version 2 has no zero clusters. */
     assert_damaged(&old, zero, 1, 0);
     assert_run(&geo, zero, 1, 0, (Qcow2Run){ QCOW2_KIND_ZERO, false, 0, CLUSTER });
+}
+
+static void reserved_bits_are_ignored(void **state)
+{
+    Qcow2Geometry geo = geometry(3, false, false);
+    const uint64_t words[] = { 10 * CLUSTER, 11 * CLUSTER | 0x1fe, 12 * CLUSTER | 0x3fULL << 56,
+                               1ULL << 61 };
+
+    assert_run(&geo, words, 4, CLUSTER,
+               (Qcow2Run){ QCOW2_KIND_DATA, true, 0, 3 * CLUSTER, 10 * CLUSTER });
+    assert_run(&geo, words, 4, 3 * CLUSTER,
+               (Qcow2Run){ QCOW2_KIND_UNALLOCATED, false, 3 * CLUSTER, CLUSTER });
 }
 
 static void a_compressed_cluster_is_a_run_of_its_own(void **state)
@@ -211,8 +220,9 @@ static void l1_entries_are_checked(void **state)
     assert_true(qcow2_l1_entry_valid(&geo, 0, &offset));
     assert_int_equal(offset, 0);
     assert_false(qcow2_l1_entry_valid(&geo, 7 * CLUSTER + 512, &offset));
-    assert_false(qcow2_l1_entry_valid(&geo, 7 * CLUSTER | 1, &offset));
-    assert_false(qcow2_l1_entry_valid(&geo, 7 * CLUSTER | 1ULL << 62, &offset));
+    /* Reserved bits are ignored. */
+    assert_true(qcow2_l1_entry_valid(&geo, 7 * CLUSTER | 1 | 1ULL << 62, &offset));
+    assert_int_equal(offset, 7 * CLUSTER);
 }
 
 static void l1_size_needed(void **state)
@@ -424,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_reach_both_ways_as_far_as_the_place_goes_on),
         cmocka_unit_test(damaged_entries_fail_and_end_a_run_before_them),
+        cmocka_unit_test(reserved_bits_are_ignored),
         cmocka_unit_test(a_compressed_cluster_is_a_run_of_its_own),
         cmocka_unit_test(small_clusters_have_long_compressed_offsets),
         cmocka_unit_test(external_data_lies_at_its_guest_offset),

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The graph under seeded schedules: readers on three simulated threads, while
- * the main thread drains, replaces nodes, changes media and revokes. A failure
- * prints the seed that replays it.
+ * The graph under seeded schedules: guests on three simulated threads read and
+ * write, while the main thread drains, replaces nodes, changes media and
+ * revokes, and while what it does is interrupted by callbacks that wait, too. A
+ * failure prints the seed that replays it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,15 +11,18 @@
 #include "block-testing.h"
 #include "util/sim.h"
 
-#define READERS 2 /* per thread */
+#define GUESTS 2 /* per thread */
 #define THREADS 3
-#define REQUESTS 6 /* per reader */
-#define SIZE 8192
+#define REQUESTS 6 /* per guest */
+#define VISITS 6   /* callbacks on the main thread */
+#define RANGE 1024 /* each guest's own */
+#define SIZE (GUESTS * THREADS * RANGE)
 
 /* ---- A protocol whose requests take their time ------------------------------------- */
 
 typedef struct SlowDisk {
-    int64_t byte; /* what it is full of */
+    int64_t byte; /* what it is full of at first */
+    uint8_t data[SIZE];
     int in_flight;
 } SlowDisk;
 
@@ -29,18 +33,37 @@ static bool slow_open(BlockDriverState *bs, JsonObject *options, int flags, GErr
     SlowDisk *s = bdrv_state(bs);
 
     bdrv_set_length(bs, SIZE);
-    return block_options_take_int(options, "byte", &s->byte, errp);
+    if (!block_options_take_int(options, "byte", &s->byte, errp)) {
+        return false;
+    }
+    memset(s->data, s->byte, SIZE);
+    return true;
 }
 
 static int coroutine_fn slow_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                     IOVector *iov, int flags)
 {
     SlowDisk *s = bdrv_state(bs);
+    int64_t half = bytes / 2;
 
     s->in_flight++;
-    io_vector_memset(iov, 0, s->byte, bytes / 2);
+    io_vector_from_buf(iov, 0, s->data + offset, half);
     co_sleep_ns(sim_world_random(the_world, 3) * 1000);
-    io_vector_memset(iov, bytes / 2, s->byte, bytes - bytes / 2);
+    io_vector_from_buf(iov, half, s->data + offset + half, bytes - half);
+    s->in_flight--;
+    return 0;
+}
+
+static int coroutine_fn slow_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *iov, int flags)
+{
+    SlowDisk *s = bdrv_state(bs);
+    int64_t half = bytes / 2;
+
+    s->in_flight++;
+    io_vector_to_buf(iov, 0, s->data + offset, half);
+    co_sleep_ns(sim_world_random(the_world, 3) * 1000);
+    io_vector_to_buf(iov, half, s->data + offset + half, bytes - half);
     s->in_flight--;
     return 0;
 }
@@ -50,47 +73,69 @@ static BlockDriver slow_driver = {
     .instance_size = sizeof(SlowDisk),
     .bdrv_open = slow_open,
     .bdrv_co_preadv = slow_preadv,
+    .bdrv_co_pwritev = slow_pwritev,
 };
 
-/* ---- Readers ------------------------------------------------------------------------- */
+/* ---- Guests -------------------------------------------------------------------------- */
 
 typedef struct Scene {
     BlockBackend *blk;
-    BlockDriverState *a, *b, *raw;
+    BlockBackend *other; /* used by callbacks on the main thread */
+    BlockDriverState *a, *b, *raw, *aside;
+    int started;
     int running;
-    int reads;     /* that gave data */
+    int done;      /* requests that were carried out */
     int no_medium;
-    bool torn;     /* a read that saw two disks, or an unexpected result */
+    int visits;
+    bool torn;      /* a request that saw two disks, or an unexpected result */
+    bool exclusive; /* the main thread holds the graph lock */
 } Scene;
 
-static void coroutine_fn reader(void *opaque)
+/*
+ * What a guest writes to its range of a disk, it writes to all of it, and alone:
+ * whatever disk it reads, the range is of one byte.
+ */
+static void coroutine_fn one_request(Scene *scene, int64_t offset, uint8_t byte)
+{
+    uint8_t buf[RANGE];
+    int ret;
+
+    if (sim_world_random(the_world, 2)) {
+        memset(buf, byte, sizeof(buf));
+        ret = blk_co_pwrite(scene->blk, offset, sizeof(buf), buf, 0);
+    } else {
+        ret = blk_co_pread(scene->blk, offset, sizeof(buf), buf, 0);
+        scene->torn |= ret == 0 && memcmp(buf, buf + 1, sizeof(buf) - 1) != 0;
+    }
+    scene->torn |= ret < 0 && ret != -ENOMEDIUM;
+    if (ret == 0) {
+        scene->done++;
+    } else {
+        scene->no_medium++;
+    }
+}
+
+static void coroutine_fn guest(void *opaque)
 {
     Scene *scene = opaque;
+    int64_t offset = scene->started++ * RANGE;
 
     for (int i = 0; i < REQUESTS; i++) {
-        uint8_t buf[1024];
-        int64_t offset = sim_world_random(the_world, SIZE - sizeof(buf));
-        int ret = blk_co_pread(scene->blk, offset, sizeof(buf), buf, 0);
-
-        if (ret == -ENOMEDIUM) {
-            scene->no_medium++;
-        } else if (ret == 0 && (buf[0] == 'a' || buf[0] == 'b') &&
-                   memcmp(buf, buf + 1, sizeof(buf) - 1) == 0) {
-            scene->reads++;
-        } else {
-            scene->torn = true;
-        }
+        one_request(scene, offset, i);
         co_sleep_ns(sim_world_random(the_world, 2) * 500);
     }
     scene->running--;
     aio_wait_kick();
 }
 
-static void start_readers(void *opaque)
+static void visit(void *opaque);
+
+static void start_guests(void *opaque)
 {
-    for (int i = 0; i < READERS; i++) {
-        coroutine_enter(coroutine_create(reader, opaque));
+    for (int i = 0; i < GUESTS; i++) {
+        coroutine_enter(coroutine_create(guest, opaque));
     }
+    aio_bh_oneshot(aio_context_main(), visit, opaque);
 }
 
 /* ---- The main thread ------------------------------------------------------------------ */
@@ -132,17 +177,47 @@ static bool drain_all_holds(Scene *scene)
     return idle;
 }
 
+/*
+ * Runs whenever the main thread polls, in the middle of what it does: waits for
+ * a request of its own, drains, changes the medium of a backend.
+ */
+static void visit(void *opaque)
+{
+    Scene *scene = opaque;
+    uint8_t buf[RANGE];
+
+    scene->visits++;
+    if (!scene->exclusive) { /* who holds the lock and polls must not wait */
+        switch (sim_world_random(the_world, 3)) {
+        case 0:
+            scene->torn |= blk_pread(scene->other, 0, sizeof(buf), buf, 0) != 0;
+            break;
+        case 1:
+            bdrv_drained_begin(scene->raw);
+            bdrv_drained_end(scene->raw);
+            break;
+        default:
+            scene->torn |= !blk_replace_bs(scene->other, scene->aside, NULL);
+        }
+    }
+    if (scene->visits < VISITS) {
+        aio_bh_oneshot(aio_context_main(), visit, scene);
+    }
+}
+
 /* Who holds the graph lock exclusively is alone, drained or not. */
 static bool exclusive_lock_holds(Scene *scene)
 {
     bool idle;
 
     bdrv_graph_wrlock();
+    scene->exclusive = true;
     idle = requests_below(scene, scene->raw) == 0;
     for (int i = sim_world_random(the_world, 6); i > 0; i--) {
         aio_poll(aio_context_main(), false);
         idle = idle && requests_below(scene, scene->raw) == 0;
     }
+    scene->exclusive = false;
     bdrv_graph_wrunlock();
     return idle;
 }
@@ -206,17 +281,43 @@ static BlockDriverState *slow_node(const char *name, int byte)
     g_autofree char *text =
         g_strdup_printf("driver=slow-disk,node-name=%s,byte=%d", name, byte);
 
-    return open_node_with(text, 0);
+    return open_node_with(text, BDRV_O_RDWR);
 }
 
-static bool readers_are_done(void *opaque)
+static bool all_is_done(void *opaque)
 {
-    return ((Scene *)opaque)->running == 0;
+    Scene *scene = opaque;
+
+    return scene->running == 0 && scene->visits >= VISITS;
+}
+
+static void set_up(Scene *scene)
+{
+    uint64_t perm = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
+
+    scene->a = slow_node("a", 'a');
+    scene->b = slow_node("b", 'b');
+    scene->aside = slow_node("aside", 'c');
+    scene->raw = open_node_with("driver=raw,file=a", BDRV_O_RDWR);
+    scene->blk = blk_new("disk0", perm, BLK_PERM_ALL, NULL);
+    assert_true(blk_insert_bs(scene->blk, scene->raw, NULL));
+    scene->other = blk_new("disk1", BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, NULL);
+    assert_true(blk_insert_bs(scene->other, scene->aside, NULL));
+}
+
+static void tear_down(Scene *scene)
+{
+    blk_unref(scene->blk);
+    blk_unref(scene->other);
+    bdrv_unref(scene->raw);
+    bdrv_unref(scene->a);
+    bdrv_unref(scene->b);
+    bdrv_unref(scene->aside);
 }
 
 static bool play(SimWorld *world, void *opaque)
 {
-    Scene scene = {.running = THREADS * READERS};
+    Scene scene = {.running = THREADS * GUESTS};
     bool revoke = sim_world_random(world, 4) == 0;
     bool ok = true;
 
@@ -226,13 +327,9 @@ static bool play(SimWorld *world, void *opaque)
     if (!bdrv_find_format("slow-disk")) {
         assert_true(bdrv_register(&slow_driver, NULL));
     }
-    scene.a = slow_node("a", 'a');
-    scene.b = slow_node("b", 'b');
-    scene.raw = open_node_with("driver=raw,file=a", 0);
-    scene.blk = blk_new("disk0", BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, NULL);
-    assert_true(blk_insert_bs(scene.blk, scene.raw, NULL));
+    set_up(&scene);
     for (int i = 0; i < THREADS; i++) {
-        aio_bh_oneshot(sim_world_add_context(world, "reader"), start_readers, &scene);
+        aio_bh_oneshot(sim_world_add_context(world, "guest"), start_guests, &scene);
     }
     for (int i = 0; i < 8 && ok; i++) {
         ok = one_change(&scene);
@@ -244,21 +341,18 @@ static bool play(SimWorld *world, void *opaque)
         blk_revoke(scene.blk);
         ok = blk_bs(scene.blk) == NULL && requests_below(&scene, scene.raw) == 0;
     }
-    ok = sim_world_run_until(world, readers_are_done, &scene) && ok && !scene.torn &&
-         scene.reads + scene.no_medium == THREADS * READERS * REQUESTS;
+    ok = sim_world_run_until(world, all_is_done, &scene) && ok && !scene.torn &&
+         scene.done + scene.no_medium == THREADS * GUESTS * REQUESTS;
     if (!ok) {
-        fprintf(stderr, "reads %d, without a medium %d, torn %d, running %d\n", scene.reads,
+        fprintf(stderr, "done %d, without a medium %d, torn %d, running %d\n", scene.done,
                 scene.no_medium, scene.torn, scene.running);
     }
-    blk_unref(scene.blk);
-    bdrv_unref(scene.raw);
-    bdrv_unref(scene.a);
-    bdrv_unref(scene.b);
+    tear_down(&scene);
     blockgraph_cleanup();
     return ok;
 }
 
-static void no_schedule_tears_a_read_or_loses_one(void **state)
+static void no_schedule_tears_a_request_or_loses_one(void **state)
 {
     const char *count = g_getenv("BLOCKGRAPH_TEST_SEEDS");
 
@@ -268,7 +362,7 @@ static void no_schedule_tears_a_read_or_loses_one(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_schedule_tears_a_read_or_loses_one),
+        cmocka_unit_test(no_schedule_tears_a_request_or_loses_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -230,7 +230,7 @@ class Requests(gdb.Command):
         """Backend and description of the request that a waiting coroutine carries out."""
         saved = saved_registers(co) if state_name(co) == 'yielded' else None
         for frame in unwinder.frames(*saved) if saved else ():
-            if frame.name() == 'blk_co_request':
+            if frame.name() == 'blk_co_request_run':
                 req = frame.read_var('req')
                 if not req.is_optimized_out:
                     yield int(req['blk']), (f'{symbol_name(req["run"])}() {int(req["offset"])}'

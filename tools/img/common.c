@@ -203,7 +203,9 @@ void img_report_io_error(const char *filename, const char *what, int64_t offset,
 
 void img_print_json(JsonObject *object)
 {
-    g_autofree char *text = json_object_text(object);
+    JsonPrinter p;
 
-    printf("%s\n", text);
+    json_printer_init(&p, stdout);
+    json_printer_object(&p, NULL, object);
+    json_printer_finish(&p);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Image information as text for people: the JSON document, line by line. */
+/* Image information as text for people, line by line. */
 #include "tools/img/info-human.h"
 
 #include <stdio.h>
@@ -37,38 +37,21 @@ static void print_snapshot(const BdrvSnapshotInfo *sn)
     printf("%-7s %-16s %8s %19s %15s %10s\n", sn->id, sn->name, size, date, clock, icount);
 }
 
-void img_print_snapshots(const BdrvSnapshotInfo *list, size_t count, int depth)
+void img_print_snapshots(BlockDriverState *bs, int depth)
 {
+    BdrvSnapshotInfo sn;
+
+    if (!bdrv_snapshot_get(bs, 0, &sn)) {
+        return;
+    }
     indent(depth);
     printf("Snapshot list:\n");
     indent(depth);
     printf("%-7s %-16s %8s %19s %15s %10s\n", "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT");
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; bdrv_snapshot_get(bs, i, &sn); i++) {
         indent(depth);
-        print_snapshot(&list[i]);
+        print_snapshot(&sn);
     }
-}
-
-static void print_json_snapshots(JsonArray *array, int depth)
-{
-    guint count = json_array_get_length(array);
-    g_autofree BdrvSnapshotInfo *list = g_new0(BdrvSnapshotInfo, count);
-
-    for (guint i = 0; i < count; i++) {
-        JsonObject *sn = json_array_get_object_element(array, i);
-
-        g_strlcpy(list[i].id, json_object_get_string_member(sn, "id"), sizeof(list[i].id));
-        g_strlcpy(list[i].name, json_object_get_string_member(sn, "name"), sizeof(list[i].name));
-        list[i].vm_state_size = (uint64_t)json_object_get_int_member(sn, "vm-state-size");
-        list[i].date_sec = (uint32_t)json_object_get_int_member(sn, "date-sec");
-        list[i].vm_clock_nsec =
-            (uint64_t)json_object_get_int_member(sn, "vm-clock-sec") * 1000000000 +
-            (uint64_t)json_object_get_int_member(sn, "vm-clock-nsec");
-        list[i].icount = json_object_has_member(sn, "icount")
-                             ? (uint64_t)json_object_get_int_member(sn, "icount")
-                             : UINT64_MAX;
-    }
-    img_print_snapshots(list, count, depth);
 }
 
 /* ---- What only the format knows ------------------------------------------------- */
@@ -121,16 +104,14 @@ static void print_elements(JsonArray *array, int depth)
     }
 }
 
-static void print_specific(JsonObject *info, int depth)
+static void print_specific(const BdrvImageInfo *info, int depth)
 {
-    JsonObject *specific;
     JsonObject *data;
 
-    if (!json_object_has_member(info, "format-specific")) {
+    if (info->specific == NULL) {
         return;
     }
-    specific = json_object_get_object_member(info, "format-specific");
-    data = json_object_get_object_member(specific, "data");
+    data = json_object_get_object_member(info->specific, "data");
     if (json_object_get_size(data) > 0) {
         indent(depth);
         printf("Format specific information:\n");
@@ -146,92 +127,75 @@ static void print_line(int depth, const char *label, const char *value)
     printf("%s: %s\n", label, value);
 }
 
-static void print_sizes(JsonObject *info, int depth, bool is_file)
+static void print_sizes(const BdrvImageInfo *info, int depth, bool is_file)
 {
-    int64_t length = json_object_get_int_member(info, "virtual-size");
-    g_autofree char *length_text = tool_size_text((uint64_t)length);
+    g_autofree char *length = tool_size_text((uint64_t)info->virtual_size);
     g_autofree char *disk = NULL;
 
-    if (json_object_has_member(info, "actual-size")) {
-        disk = tool_size_text((uint64_t)json_object_get_int_member(info, "actual-size"));
+    if (info->actual_size >= 0) {
+        disk = tool_size_text((uint64_t)info->actual_size);
     }
     indent(depth);
     printf("%s: %s (%" G_GINT64_FORMAT " bytes)\n", is_file ? "file length" : "virtual size",
-           length_text, length);
+           length, info->virtual_size);
     print_line(depth, "disk size", disk != NULL ? disk : "unavailable");
 }
 
-static void print_backing(JsonObject *info, int depth)
+static void print_backing(const BdrvImageInfo *info, int depth)
 {
-    const char *name;
-    const char *full;
+    const char *full = info->full_backing_filename;
 
-    if (!json_object_has_member(info, "backing-filename")) {
+    if (info->backing_filename == NULL) {
         return;
     }
-    name = json_object_get_string_member(info, "backing-filename");
-    full = json_object_has_member(info, "full-backing-filename")
-               ? json_object_get_string_member(info, "full-backing-filename")
-               : NULL;
     indent(depth);
-    printf("backing file: %s", name);
+    printf("backing file: %s", info->backing_filename);
     if (full == NULL) {
         printf(" (cannot determine actual path)");
-    } else if (strcmp(name, full) != 0) {
+    } else if (strcmp(info->backing_filename, full) != 0) {
         printf(" (actual path: %s)", full);
     }
     printf("\n");
-    if (json_object_has_member(info, "backing-filename-format")) {
-        print_line(depth, "backing file format",
-                   json_object_get_string_member(info, "backing-filename-format"));
+    if (info->backing_format != NULL) {
+        print_line(depth, "backing file format", info->backing_format);
     }
 }
 
-static void print_node(JsonObject *info, int depth, bool is_file)
+static void print_node(const BdrvImageInfo *info, int depth, bool is_file)
 {
-    print_line(depth, is_file ? "filename" : "image",
-               json_object_get_string_member(info, "filename"));
-    print_line(depth, is_file ? "protocol type" : "file format",
-               json_object_get_string_member(info, "format"));
+    print_line(depth, is_file ? "filename" : "image", info->filename);
+    print_line(depth, is_file ? "protocol type" : "file format", info->format);
     print_sizes(info, depth, is_file);
-    if (json_object_has_member(info, "encrypted")) {
+    if (info->is_encrypted) {
         print_line(depth, "encrypted", "yes");
     }
-    if (json_object_has_member(info, "cluster-size")) {
+    if (info->cluster_size != 0) {
         indent(depth);
-        printf("cluster_size: %" G_GINT64_FORMAT "\n",
-               json_object_get_int_member(info, "cluster-size"));
+        printf("cluster_size: %" G_GINT64_FORMAT "\n", info->cluster_size);
     }
-    if (json_object_has_member(info, "dirty-flag") &&
-        json_object_get_boolean_member(info, "dirty-flag")) {
+    if (info->is_dirty) {
         print_line(depth, "cleanly shut down", "no");
     }
     print_backing(info, depth);
-    if (json_object_has_member(info, "snapshots")) {
-        print_json_snapshots(json_object_get_array_member(info, "snapshots"), depth);
-    }
+    img_print_snapshots(info->bs, depth);
     print_specific(info, depth);
 }
 
-static void print_graph(JsonObject *info, const char *path, int depth)
+static void print_graph(const BdrvImageInfo *info, const char *path, int depth)
 {
-    JsonArray *children = json_object_get_array_member(info, "children");
-    guint count = json_array_get_length(children);
-
     /* Below the top, what has no child is the file itself. */
-    print_node(info, depth, depth > 0 && count == 0);
-    for (guint i = 0; i < count; i++) {
-        JsonObject *child = json_array_get_object_element(children, i);
-        g_autofree char *child_path =
-            g_strconcat(path, "/", json_object_get_string_member(child, "name"), NULL);
+    print_node(info, depth, depth > 0 && info->child_count == 0);
+    for (size_t i = 0; i < info->child_count; i++) {
+        const BdrvChildInfo *child = &info->children[i];
+        g_autofree char *child_path = g_strconcat(path, "/", child->name, NULL);
 
         indent(depth);
         printf("Child node '%s':\n", child_path);
-        print_graph(json_object_get_object_member(child, "info"), child_path, depth + 1);
+        print_graph(child->info, child_path, depth + 1);
     }
 }
 
-void img_print_info(JsonObject *info)
+void img_print_info(const BdrvImageInfo *info)
 {
     print_graph(info, "", 0);
 }

@@ -3,12 +3,12 @@
 #ifndef TOOLS_IMG_INFO_HUMAN_H
 #define TOOLS_IMG_INFO_HUMAN_H
 
-#include <json-glib/json-glib.h>
-#include "blockgraph/block.h"
+#include "blockgraph/image-info.h"
 
 /* Print what bdrv_image_info() told. */
-void img_print_info(JsonObject *info);
-/* Print the table of snapshots, each line behind @depth indentations. */
-void img_print_snapshots(const BdrvSnapshotInfo *list, size_t count, int depth);
+void img_print_info(const BdrvImageInfo *info);
+/* Print the table of the node's snapshots, if it has any, each line behind
+ * @depth indentations. */
+void img_print_snapshots(BlockDriverState *bs, int depth);
 
 #endif

@@ -5,10 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "blockgraph/image-info.h"
 #include "tools/img/common.h"
 #include "tools/img/info-human.h"
-#include "tools/json-print.h"
+#include "tools/img/info-json.h"
 #include "tools/tool.h"
 
 static const ImgOption info_options[] = {
@@ -20,9 +19,12 @@ static const ImgOption info_options[] = {
     { NULL },
 };
 
-/* A backing chain that has been walked: names and files it has been at. */
+/*
+ * A backing chain that has been walked: its images, top first, and the files it
+ * has been at. Nothing is printed before all of it is known.
+ */
 typedef struct Chain {
-    JsonArray *images;
+    GPtrArray *images;
     GHashTable *seen;
 } Chain;
 
@@ -37,11 +39,11 @@ static char *image_identity(const char *filename)
     return g_strdup(filename);
 }
 
-static JsonObject *read_info(const ImgArgs *args, const char *filename, const char *format,
-                             bool image_opts)
+static BdrvImageInfo *read_info(const ImgArgs *args, const char *filename, const char *format,
+                                bool image_opts)
 {
     g_autoptr(BlockBackend) blk = NULL;
-    JsonObject *info;
+    BdrvImageInfo *info;
     GError *err = NULL;
 
     blk = img_open(args, filename, format, image_opts, BDRV_O_NO_BACKING | BDRV_O_NO_IO);
@@ -55,11 +57,6 @@ static JsonObject *read_info(const ImgArgs *args, const char *filename, const ch
     return info;
 }
 
-static const char *string_member(JsonObject *info, const char *name)
-{
-    return json_object_has_member(info, name) ? json_object_get_string_member(info, name) : NULL;
-}
-
 /* Whether the chain may go on to this image; if not, why. */
 static bool may_follow(const ImgArgs *args, Chain *chain, const char *image, const char *backing)
 {
@@ -70,7 +67,7 @@ static bool may_follow(const ImgArgs *args, Chain *chain, const char *image, con
         tool_error_report(err);
         return false;
     }
-    if (json_array_get_length(chain->images) >= BDRV_MAX_DEPTH) {
+    if (chain->images->len >= BDRV_MAX_DEPTH) {
         tool_error("Backing chain of '%s' is deeper than %d", image, BDRV_MAX_DEPTH);
         return false;
     }
@@ -90,45 +87,62 @@ static bool collect(const ImgArgs *args, Chain *chain, bool follow)
 
     g_hash_table_add(chain->seen, image_identity(filename));
     for (;;) {
-        JsonObject *info = read_info(args, filename, format, image_opts);
-        const char *backing;
+        BdrvImageInfo *info = read_info(args, filename, format, image_opts);
 
         if (info == NULL) {
             return false;
         }
-        json_array_add_object_element(chain->images, info);
-        backing = string_member(info, "full-backing-filename");
-        if (!follow || backing == NULL) {
+        g_ptr_array_add(chain->images, info);
+        if (!follow || info->full_backing_filename == NULL) {
             return true;
         }
         if (image_opts) {
             /* Now its name is known, too. */
-            g_hash_table_add(chain->seen, image_identity(string_member(info, "filename")));
+            g_hash_table_add(chain->seen, image_identity(info->filename));
         }
-        if (!may_follow(args, chain, string_member(info, "filename"), backing)) {
+        if (!may_follow(args, chain, info->filename, info->full_backing_filename)) {
             return false;
         }
         g_free(filename);
-        filename = g_strdup(backing);
+        filename = g_strdup(info->full_backing_filename);
         g_free(format);
-        format = g_strdup(string_member(info, "backing-filename-format"));
+        format = g_strdup(info->backing_format);
         image_opts = false;
     }
 }
 
-static void print_human(JsonArray *images)
+static void print_human(const GPtrArray *images)
 {
-    for (guint i = 0; i < json_array_get_length(images); i++) {
+    for (guint i = 0; i < images->len; i++) {
         if (i > 0) {
             printf("\n");
         }
-        img_print_info(json_array_get_object_element(images, i));
+        img_print_info(g_ptr_array_index(images, i));
     }
+}
+
+/* One object, or with @as_array all of them. */
+static void print_json(const GPtrArray *images, bool as_array)
+{
+    JsonPrinter p;
+
+    json_printer_init(&p, stdout);
+    if (as_array) {
+        json_printer_begin(&p, NULL, '[');
+    }
+    for (guint i = 0; i < images->len; i++) {
+        img_print_info_json(&p, g_ptr_array_index(images, i));
+    }
+    if (as_array) {
+        json_printer_end(&p, ']');
+    }
+    json_printer_finish(&p);
 }
 
 static int info_run(ImgArgs *args)
 {
-    g_autoptr(JsonArray) images = json_array_new();
+    g_autoptr(GPtrArray) images =
+        g_ptr_array_new_with_free_func((GDestroyNotify)bdrv_image_info_free);
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     Chain chain = { .images = images, .seen = seen };
     bool backing_chain = false;
@@ -146,12 +160,8 @@ static int info_run(ImgArgs *args)
     if (!img_check_format_options(args) || !collect(args, &chain, backing_chain)) {
         return 1;
     }
-    if (args->json && backing_chain) {
-        g_autofree char *text = json_array_text(images);
-
-        printf("%s\n", text);
-    } else if (args->json) {
-        img_print_json(json_array_get_object_element(images, 0));
+    if (args->json) {
+        print_json(images, backing_chain);
     } else {
         print_human(images);
     }
