@@ -41,12 +41,12 @@ static void root_drained_end(BdrvChild *child)
     if (__atomic_sub_fetch(&blk->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
         return;
     }
-    g_mutex_lock(&blk->waiting_lock);
-    co_queue_wake_all(&blk->waiting);
-    g_mutex_unlock(&blk->waiting_lock);
     if (blk->dev_ops && blk->dev_ops->drained_end) {
         blk->dev_ops->drained_end(blk->dev_opaque);
     }
+    g_mutex_lock(&blk->waiting_lock);
+    co_queue_wake_all(&blk->waiting);
+    g_mutex_unlock(&blk->waiting_lock);
 }
 
 static bool root_drained_busy(BdrvChild *child)
@@ -230,7 +230,7 @@ static bool blk_change_root(BlockBackend *blk, BdrvChild *old, BdrvChild *root)
     bool ok;
 
     bdrv_graph_wrlock(); /* polls: a medium may come or go */
-    ok = blk->root == old && !(root && (blk->revoked || blk->closing));
+    ok = blk->root == old && !(root && blk->revoked);
     if (ok) {
         blk->root = root;
     }
@@ -282,8 +282,8 @@ bool blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
     if (!root) {
         return false;
     }
-    if (!blk_change_root(blk, NULL, root)) { /* what ran while we waited was first */
-        g_assert(!may_insert(blk, errp));
+    if (!blk_change_root(blk, NULL, root)) {
+        may_insert(blk, errp); /* says no by now: what ran while we waited was first */
         bdrv_detach_child(root);
         return false;
     }

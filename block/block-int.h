@@ -23,6 +23,8 @@
 #include "blockgraph/block-driver.h"
 #include "util/in-flight.h"
 
+typedef struct WriteThreshold WriteThreshold;
+
 /* What a parent does for an edge: the parent is a node or a backend. */
 typedef struct BdrvParentOps {
     bool is_node;
@@ -64,6 +66,9 @@ struct BlockDriverState {
     bool probed;
     bool force_share;
     bool encrypted;
+    bool reopening;
+    BdrvDetectZeroes detect_zeroes; /* changes only while drained */
+    BlockDriverState *inherits_from; /* the parent whose flags it follows, or NULL */
     BlockDriverState *opened_for; /* while it is being opened: whose child it will be */
     bool is_open; /* the driver has opened it */
     const BlockOpenPolicy *policy;
@@ -89,6 +94,8 @@ struct BlockDriverState {
     RetireList *retired;
     MapCache *map_cache; /* NULL: answers are not cached */
     DirtyBitmapSet *dirty_bitmaps; /* atomic; NULL: there never was one */
+    int64_t write_threshold; /* atomic: bytes; 0: none */
+    WriteThreshold *threshold_watch; /* who is told; changes only while drained */
     uint64_t write_gen;   /* atomic: writes completed */
     uint64_t flushed_gen; /* atomic: the write_gen that the last flush covered */
 
@@ -129,6 +136,8 @@ void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child) GRAPH_WRLOC
 void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child) GRAPH_WRLOCK;
 /* Empty the node's mapping cache. */
 void bdrv_forget_mappings(BlockDriverState *bs);
+/* And those of all above: what lies below one of them has changed. */
+void bdrv_forget_mappings_above(BlockDriverState *bs) GRAPH_RDLOCK;
 void bdrv_link_child(BdrvChild *child, BlockDriverState *bs) GRAPH_WRLOCK;
 void bdrv_unlink_child(BdrvChild *child) GRAPH_WRLOCK;
 /* Whether @bs can be reached from @from. */
@@ -147,6 +156,21 @@ bool bdrv_refresh_node_perms(BlockDriverState *bs, GError **errp) GRAPH_RDLOCK;
 
 /* The edge is about to be freed: transactions that are to change it fail. */
 void bdrv_transactions_forget(const BdrvChild *child);
+
+/* ---- chain.c -------------------------------------------------------------- */
+
+/*
+ * Whether the edge @child may lead to @to: no layer comes back, nor does a file, and the
+ * chain does not become too deep. False with @errp.
+ */
+bool bdrv_chain_allows(BdrvChild *child, BlockDriverState *to, GError **errp) GRAPH_RDLOCK;
+
+/* ---- write-threshold.c ------------------------------------------------------ */
+
+/* A write ends at @end, beyond the node's threshold. I/O. */
+void bdrv_write_threshold_exceeded(BlockDriverState *bs, int64_t end);
+/* The node is about to be freed. */
+void bdrv_write_threshold_forget(BlockDriverState *bs);
 
 /* ---- limits.c ------------------------------------------------------------- */
 void bdrv_refresh_limits(BlockDriverState *bs) GRAPH_RDLOCK;

@@ -44,7 +44,7 @@ void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child)
     } else if (strcmp(child->name, "backing") == 0) {
         parent->backing = child;
     }
-    bdrv_forget_mappings(parent);
+    bdrv_forget_mappings_above(parent);
 }
 
 void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
@@ -60,13 +60,24 @@ void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
     } else if (parent->backing == child) {
         parent->backing = NULL;
     }
-    bdrv_forget_mappings(parent);
+    bdrv_forget_mappings_above(parent);
 }
 
 void bdrv_forget_mappings(BlockDriverState *bs)
 {
     if (bs->map_cache) {
         map_cache_invalidate(bs->map_cache, 0, BDRV_MAX_LENGTH);
+    }
+}
+
+void bdrv_forget_mappings_above(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    bdrv_forget_mappings(bs);
+    for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
+        if (parent->ops->is_node) {
+            bdrv_forget_mappings_above(parent->parent);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
  * Dirty bitmaps of nodes.
  *
  * Invariants:
- *  1. A node's set is made with its first bitmap, and stays while the node
- *     lives: a request that finds none has none to mark.
+ *  1. A node's set is made with its first bitmap, while the node is drained,
+ *     and stays while the node lives: a request that begins without one has
+ *     none to mark when it ends.
  *  2. The list of bitmaps is changed by the main thread only, with the set's
  *     lock held; the main thread reads it without.
  *  3. enabled_count counts the bitmaps that writes mark; where it is 0, a
@@ -59,7 +60,9 @@ static DirtyBitmapSet *make_set(BlockDriverState *bs)
     if (!set) {
         set = g_new0(DirtyBitmapSet, 1);
         g_mutex_init(&set->lock);
+        bdrv_drained_begin(bs);
         __atomic_store_n(&bs->dirty_bitmaps, set, __ATOMIC_RELEASE);
+        bdrv_drained_end(bs);
     }
     return set;
 }

@@ -30,26 +30,40 @@ void bdrv_note_write(BlockDriverState *bs, int64_t end)
     }
 }
 
+/* How many bytes, from @done on, the next @max pieces of memory hold. */
+static int64_t bytes_in_pieces(const IOVector *iov, size_t done, int max)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < iov->niov && max > 0; i++) {
+        size_t len = iov->iov[i].iov_len;
+
+        if (len <= done) {
+            done -= len;
+        } else {
+            n += len - done;
+            done = 0;
+            max--;
+        }
+    }
+    return n;
+}
+
 /*
- * How much of the request, beginning @done bytes into it, goes in one call: a
- * multiple of both alignments, or all. 0 if too many pieces of memory make up
- * the least that can.
+ * How much of the request, beginning @done bytes into it, goes in one call:
+ * whole units, or all. 0 if too many pieces of memory make up one unit.
  */
 static int64_t next_piece(BlockDriverState *bs, IOVector *iov, size_t done, int64_t left)
 {
-    int64_t unit = MAX(bs->limits.request_alignment, bs->limits.min_mem_alignment);
     int64_t n = left;
 
     if (bs->limits.max_transfer) {
         n = MIN(n, bs->limits.max_transfer);
     }
-    while (io_vector_pieces(iov, done, n) > bs->limits.max_iov) {
-        if (n <= unit) {
-            return 0;
-        }
-        n = BDRV_ALIGN_UP(n / 2, unit);
+    if (iov->niov > bs->limits.max_iov) {
+        n = MIN(n, bytes_in_pieces(iov, done, bs->limits.max_iov));
     }
-    return n;
+    return n < left ? n - n % bs->limits.request_alignment : n;
 }
 
 static bool pieces_fit(BlockDriverState *bs, IOVector *iov, int64_t bytes)

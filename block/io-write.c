@@ -156,6 +156,30 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
     return ret;
 }
 
+/*
+ * What a change is to node @bs, which it enters: a write of nothing but zeros may zero
+ * the range instead. Whoever waits for a write beyond a threshold is told.
+ */
+static const ChangeOp *op_at_node(const ChangeOp *op, BlockDriverState *bs, int64_t end,
+                                  IOVector **iov, int *flags)
+{
+    int64_t threshold = __atomic_load_n(&bs->write_threshold, __ATOMIC_RELAXED);
+
+    if (op->op == BDRV_MAP_DISCARD) {
+        return op;
+    }
+    if (threshold && end > threshold) {
+        bdrv_write_threshold_exceeded(bs, end);
+    }
+    if (op->op != BDRV_MAP_WRITE || bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF ||
+        (*flags & BDRV_REQ_COMPRESSED) || !io_vector_is_zero(*iov, 0, (*iov)->size)) {
+        return op;
+    }
+    *iov = NULL;
+    *flags |= bs->detect_zeroes == BDRV_DETECT_ZEROES_UNMAP ? BDRV_REQ_MAY_UNMAP : 0;
+    return &op_zeroes;
+}
+
 static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, int64_t offset,
                                     int64_t bytes, IOVector *iov, int flags)
 {
@@ -170,6 +194,7 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
         if (bs->read_only) {
             return -EPERM;
         }
+        op = op_at_node(op, bs, offset + bytes, &iov, &flags);
         if (!(bs->open_flags & BDRV_O_UNMAP)) {
             if (op->op == BDRV_MAP_DISCARD) {
                 return 0;

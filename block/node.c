@@ -115,6 +115,7 @@ static void node_unlist(BlockDriverState *bs)
 
 static void node_free(BlockDriverState *bs)
 {
+    bdrv_write_threshold_forget(bs);
     dirty_bitmap_set_free(bs->dirty_bitmaps);
     map_cache_free(bs->map_cache);
     claim_set_free(bs->claims);
@@ -151,6 +152,9 @@ static void node_close(BlockDriverState *bs)
     for (;;) {
         bdrv_graph_rdlock_main_loop();
         child = bs->children;
+        if (child && child->bs->inherits_from == bs) {
+            child->bs->inherits_from = NULL;
+        }
         bdrv_graph_rdunlock_main_loop();
         if (!child) {
             break;
@@ -242,6 +246,11 @@ int bdrv_get_open_flags(const BlockDriverState *bs)
 unsigned bdrv_get_refcount(const BlockDriverState *bs)
 {
     return bs->refcount;
+}
+
+BdrvDetectZeroes bdrv_get_detect_zeroes(const BlockDriverState *bs)
+{
+    return bs->detect_zeroes;
 }
 
 const char *bdrv_get_backing_filename(const BlockDriverState *bs)

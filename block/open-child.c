@@ -20,10 +20,8 @@ int open_file_flags(int flags)
     return (flags & INHERITED) | BDRV_O_PROTOCOL | BDRV_O_UNMAP;
 }
 
-static int child_flags(BlockDriverState *bs, int role)
+int open_child_flags(BlockDriverState *bs, int flags, int role)
 {
-    int flags = bs->open_flags;
-
     if (role & BDRV_CHILD_COW) {
         return flags & INHERITED & ~BDRV_O_RDWR;
     }
@@ -85,7 +83,7 @@ BdrvChild *bdrv_open_child(const char *filename, JsonObject *options, const char
     ChildSource source = {
         .name = name,
         .filename = filename,
-        .flags = child_flags(bs, role),
+        .flags = open_child_flags(bs, bs->open_flags, role),
         .policy = bs->policy,
         .opened_for = bs,
     };
@@ -148,7 +146,7 @@ BdrvChild *bdrv_open_reference(BlockDriverState *bs, const char *name, BlockRefe
         .name = name,
         .filename = full,
         .format = format,
-        .flags = child_flags(bs, role),
+        .flags = open_child_flags(bs, bs->open_flags, role),
         .policy = bs->policy,
         .opened_for = bs,
     };
@@ -226,7 +224,7 @@ bool open_backing(BlockDriverState *bs, JsonObject *options, GError **errp)
 
 /* ---- Loops ------------------------------------------------------------------------ */
 
-static bool same_file(BlockDriverState *a, BlockDriverState *b)
+bool open_same_file(BlockDriverState *a, BlockDriverState *b)
 {
     uint64_t a_dev, a_ino, b_dev, b_ino;
 
@@ -249,7 +247,7 @@ static bool uses_file(BlockDriverState *bs, BlockDriverState *file)
 
             below = primary ? primary->bs : NULL;
         }
-        found = below && same_file(below, file);
+        found = below && open_same_file(below, file);
     }
     bdrv_graph_rdunlock_main_loop();
     return found;

@@ -18,6 +18,7 @@ typedef struct OpenRequest {
     BlockDriver *drv;
     char *driver_name;
     char *node_name;
+    BdrvDetectZeroes detect_zeroes;
     bool probed;
     BlockDriverState *file_node; /* opened before the driver was known */
 } OpenRequest;
@@ -37,9 +38,20 @@ BlockDriverState *open_child_node(const ChildSource *source, JsonObject *options
 
 /* The flags for a format's "file" child, given the format's. */
 int open_file_flags(int flags);
+/* The flags for a child of @bs with @role, if the node's were @flags. */
+int open_child_flags(BlockDriverState *bs, int flags, int role);
+
+/*
+ * Take the options that every node has from @options, and change @flags and @zeroes
+ * to what they say.
+ */
+bool open_take_common(JsonObject *options, int *flags, BdrvDetectZeroes *zeroes, GError **errp);
 
 /* Attach the backing file that the options or the header name, if any. */
 bool open_backing(BlockDriverState *bs, JsonObject *options, GError **errp);
+
+/* Whether two nodes are one file: by device and inode. */
+bool open_same_file(BlockDriverState *a, BlockDriverState *b);
 
 /* Whether @bs is a file that the image being opened has been at already. */
 bool open_check_loop(BlockDriverState *bs, GError **errp);

@@ -33,48 +33,59 @@ static bool take_flag(JsonObject *options, const char *key, int flag, int *flags
     return true;
 }
 
-static bool take_cache(OpenRequest *req, GError **errp)
+static bool take_cache(JsonObject *options, int *flags, GError **errp)
 {
     g_autoptr(JsonObject) cache = NULL;
 
-    if (!block_options_take_object(req->options, "cache", &cache, errp)) {
+    if (!block_options_take_object(options, "cache", &cache, errp)) {
         return false;
     }
-    return !cache || (take_flag(cache, "direct", BDRV_O_NOCACHE, &req->flags, errp) &&
-                      take_flag(cache, "no-flush", BDRV_O_NO_FLUSH, &req->flags, errp) &&
+    return !cache || (take_flag(cache, "direct", BDRV_O_NOCACHE, flags, errp) &&
+                      take_flag(cache, "no-flush", BDRV_O_NO_FLUSH, flags, errp) &&
                       open_refuse_unknown(cache, "option group", "cache", errp));
 }
 
-static bool take_generic_options(OpenRequest *req, GError **errp)
+bool open_take_common(JsonObject *options, int *flags, BdrvDetectZeroes *zeroes, GError **errp)
 {
     static const char *const discard_words[] = {"ignore", "off", "unmap", "on", NULL};
-    static const char *const zeroes_words[] = {"off", NULL};
-    bool read_only = !(req->flags & BDRV_O_RDWR);
-    int discard = -1, zeroes = 0;
+    static const char *const zeroes_words[] = {"off", "on", "unmap", NULL};
+    bool read_only = !(*flags & BDRV_O_RDWR);
+    int discard = -1, zeroes_word = *zeroes;
 
-    if (!block_options_take_string(req->options, "driver", &req->driver_name, errp) ||
-        !block_options_take_string(req->options, "node-name", &req->node_name, errp) ||
-        !block_options_take_bool(req->options, "read-only", &read_only, errp) ||
-        !take_flag(req->options, "auto-read-only", BDRV_O_AUTO_RDONLY, &req->flags, errp) ||
-        !block_options_take_enum(req->options, "discard", discard_words, &discard, errp) ||
-        !block_options_take_enum(req->options, "detect-zeroes", zeroes_words, &zeroes, errp) ||
-        !take_flag(req->options, "force-share", BDRV_O_FORCE_SHARE, &req->flags, errp) ||
-        !take_cache(req, errp)) {
+    if (!block_options_take_bool(options, "read-only", &read_only, errp) ||
+        !take_flag(options, "auto-read-only", BDRV_O_AUTO_RDONLY, flags, errp) ||
+        !block_options_take_enum(options, "discard", discard_words, &discard, errp) ||
+        !block_options_take_enum(options, "detect-zeroes", zeroes_words, &zeroes_word, errp) ||
+        !take_flag(options, "force-share", BDRV_O_FORCE_SHARE, flags, errp) ||
+        !take_cache(options, flags, errp)) {
         return false;
     }
     if (read_only) {
-        req->flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
+        *flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
     } else {
-        req->flags |= BDRV_O_RDWR;
+        *flags |= BDRV_O_RDWR;
     }
     if (discard >= 0) {
-        req->flags = discard >= 2 ? req->flags | BDRV_O_UNMAP : req->flags & ~BDRV_O_UNMAP;
+        *flags = discard >= 2 ? *flags | BDRV_O_UNMAP : *flags & ~BDRV_O_UNMAP;
     }
-    if ((req->flags & BDRV_O_FORCE_SHARE) && (req->flags & BDRV_O_RDWR)) {
+    *zeroes = zeroes_word;
+    if (*zeroes == BDRV_DETECT_ZEROES_UNMAP && !(*flags & BDRV_O_UNMAP)) {
+        block_error_set(errp, EINVAL, "setting detect-zeroes to unmap is not allowed without "
+                        "setting discard operation to unmap");
+        return false;
+    }
+    if ((*flags & BDRV_O_FORCE_SHARE) && (*flags & BDRV_O_RDWR)) {
         block_error_set(errp, EINVAL, "force-share=on can only be used with read-only images");
         return false;
     }
     return true;
+}
+
+static bool take_generic_options(OpenRequest *req, GError **errp)
+{
+    return block_options_take_string(req->options, "driver", &req->driver_name, errp) &&
+           block_options_take_string(req->options, "node-name", &req->node_name, errp) &&
+           open_take_common(req->options, &req->flags, &req->detect_zeroes, errp);
 }
 
 bool open_refuse_unknown(JsonObject *options, const char *kind, const char *name, GError **errp)
@@ -239,8 +250,10 @@ static void node_set_from_request(BlockDriverState *bs, OpenRequest *req)
     bs->auto_read_only = req->flags & BDRV_O_AUTO_RDONLY;
     bs->force_share = req->flags & BDRV_O_FORCE_SHARE;
     bs->probed = req->probed;
+    bs->detect_zeroes = req->detect_zeroes;
     bs->policy = req->policy;
     bs->opened_for = req->parent;
+    bs->inherits_from = req->parent;
     bs->options = block_options_copy(req->given);
     bs->filename = filename_for_open(req, bs->filename);
 }
@@ -282,6 +295,9 @@ static BlockDriverState *open_node(OpenRequest *req, GError **errp)
         return NULL;
     }
     bs->opened_for = NULL;
+    if (req->file_node) {
+        req->file_node->inherits_from = bs;
+    }
     return bs;
 }
 

@@ -18,6 +18,7 @@ struct Query {
     BdrvCheckResult *result;
     BdrvCheckReport *report;
     void *opaque;
+    int fix;
     int64_t coroutine_fn (*ask)(Query *q);
     int64_t ret;
 };
@@ -62,7 +63,7 @@ int bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *info)
 static int64_t coroutine_fn ask_check(Query *q)
 {
     bdrv_graph_assert_readable();
-    return q->bs->drv->bdrv_co_check(q->bs, q->result, q->report, q->opaque);
+    return q->bs->drv->bdrv_co_check(q->bs, q->fix, q->result, q->report, q->opaque);
 }
 
 int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *report,
@@ -75,6 +76,28 @@ int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *r
         return -ENOTSUP;
     }
     bdrv_run_co(query_entry, &q);
+    return q.ret;
+}
+
+int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvCheckReport *report,
+                void *opaque)
+{
+    Query q = {.bs = bs, .ask = ask_check, .result = result, .report = report, .opaque = opaque,
+               .fix = fix};
+
+    GLOBAL_STATE_CODE();
+    *result = (BdrvCheckResult){0};
+    if (!bs->drv->bdrv_co_check) {
+        return -ENOTSUP;
+    }
+    if (bs->read_only) {
+        return -EACCES;
+    }
+    bdrv_drained_begin(bs);
+    bdrv_forget_mappings(bs);
+    bdrv_run_co(query_entry, &q);
+    bdrv_forget_mappings(bs);
+    bdrv_drained_end(bs);
     return q.ret;
 }
 

@@ -217,7 +217,7 @@ static void retarget(BdrvChild *child, BlockDriverState *to) GRAPH_WRLOCK
     bdrv_unlink_child(child);
     bdrv_link_child(child, to);
     if (child->ops->is_node) {
-        bdrv_forget_mappings(child->parent);
+        bdrv_forget_mappings_above(child->parent);
     }
 }
 
@@ -225,18 +225,14 @@ static void retarget(BdrvChild *child, BlockDriverState *to) GRAPH_WRLOCK
 static bool change_is_possible(BdrvTransaction *tran, const Change *c) GRAPH_WRLOCK
 {
     BlockDriverState *parent = c->child->ops->is_node ? c->child->parent : NULL;
+    bool fits = c->kind == CHANGE_ATTACH ? !parent->backing : c->from != NULL;
 
-    if (c->child->bs != c->from || (c->kind == CHANGE_ATTACH && parent->backing)) {
+    if (c->child->bs != c->from || !fits) {
         tran_fail(tran, EBUSY, "Edge '%s' was changed by something else meanwhile",
                   c->child->name);
         return false;
     }
-    if (c->to && parent && bdrv_reaches(c->to, parent)) {
-        tran_fail(tran, ELOOP, "Making '%s' a %s child of '%s' would create a cycle",
-                  c->to->node_name, c->child->name, parent->node_name);
-        return false;
-    }
-    return true;
+    return !c->to || bdrv_chain_allows(c->child, c->to, &tran->error);
 }
 
 static void change_apply(Change *c) GRAPH_WRLOCK
@@ -326,32 +322,21 @@ static bool refresh_touched(BdrvTransaction *tran, GError **errp) GRAPH_WRLOCK
 }
 
 /*
- * The links are settled: an edge that is linked, to a node that is drained,
- * quiesces its parent; one that is not is freed.
+ * The links are settled: an edge that came, to a node that is drained, quiesces
+ * its parent; one that went is freed. All others stayed with drained nodes.
  */
 static void settle_edge(Change *c, bool applied)
 {
-    bool linked = c->kind == CHANGE_RETARGET || (c->kind == CHANGE_ATTACH) == applied;
     BdrvChild *child = c->child;
 
-    if (!child) {
+    if (!child || c->kind == CHANGE_RETARGET) {
         return;
     }
-    if (linked) {
+    if ((c->kind == CHANGE_DETACH) == applied) {
+        bdrv_parent_unquiesce(child);
+        bdrv_child_free(child); /* also takes it out of all changes */
+    } else if (applied) {
         bdrv_parent_quiesce(child);
-        return;
-    }
-    bdrv_parent_unquiesce(child);
-    bdrv_child_free(child); /* also takes it out of all changes */
-}
-
-/* The last change of an edge, as things went, decides whether it is freed. */
-static void settle_edges(BdrvTransaction *tran, bool applied)
-{
-    guint len = tran->changes->len;
-
-    for (guint i = 0; i < len; i++) {
-        settle_edge(change_at(tran, applied ? i : len - 1 - i), applied);
     }
 }
 
@@ -366,7 +351,9 @@ static void tran_unlist(BdrvTransaction *tran)
 
 static void tran_free(BdrvTransaction *tran, bool applied)
 {
-    settle_edges(tran, applied);
+    for (guint i = 0; i < tran->changes->len; i++) {
+        settle_edge(change_at(tran, i), applied);
+    }
     tran_unlist(tran);
     for (guint i = tran->drained->len; i-- > 0;) {
         bdrv_drained_end(tran->drained->pdata[i]);

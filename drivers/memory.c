@@ -291,6 +291,7 @@ BlockDriver block_driver_memory = {
     .bdrv_parse_filename = memory_parse_filename,
     .bdrv_open = memory_open,
     .bdrv_close = memory_close,
+    .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_co_get_allocated_file_size = memory_co_get_allocated_file_size,
     .bdrv_co_preadv = memory_co_preadv,
     .bdrv_co_pwritev = memory_co_pwritev,

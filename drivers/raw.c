@@ -313,6 +313,7 @@ BlockDriver block_driver_raw = {
     .bdrv_probe = raw_probe,
     .bdrv_open = raw_open,
     .bdrv_close = raw_close,
+    .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_create = raw_create,
     .bdrv_measure = raw_measure,
     .bdrv_co_get_info = raw_co_get_info,

@@ -320,6 +320,7 @@ BlockDriver block_driver_blkdebug = {
     .bdrv_parse_filename = blkdebug_parse_filename,
     .bdrv_open = blkdebug_open,
     .bdrv_close = blkdebug_close,
+    .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_child_perm = blkdebug_child_perm,
     .bdrv_refresh_limits = blkdebug_refresh_limits,
     .bdrv_make_filename = blkdebug_make_filename,

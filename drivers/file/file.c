@@ -78,8 +78,7 @@ static bool check_type(FileState *s, const struct stat *st, GError **errp)
     return true;
 }
 
-/* Open it; -errno with @errp if that fails. */
-static int open_fd(FileState *s, bool writable, GError **errp)
+int file_open_fd(FileState *s, bool writable, GError **errp)
 {
     /* Not to hang on a FIFO that took the file's name meanwhile. */
     int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
@@ -109,14 +108,14 @@ static int open_fd(FileState *s, bool writable, GError **errp)
 static bool open_file(BlockDriverState *bs, FileState *s, bool writable, GError **errp)
 {
     g_autoptr(GError) err = NULL;
-    int ret = open_fd(s, writable, &err);
+    int ret = file_open_fd(s, writable, &err);
 
     if (writable && (ret == -EACCES || ret == -EPERM || ret == -EROFS)) {
         if (!bdrv_apply_auto_read_only(bs, err->message, errp)) {
             return false;
         }
         g_clear_error(&err);
-        ret = open_fd(s, false, &err);
+        ret = file_open_fd(s, false, &err);
     }
     if (ret < 0) {
         g_propagate_error(errp, g_steal_pointer(&err));
@@ -125,7 +124,7 @@ static bool open_file(BlockDriverState *bs, FileState *s, bool writable, GError 
     return true;
 }
 
-static bool look_at_file(FileState *s, GError **errp)
+bool file_look_at(FileState *s, GError **errp)
 {
     int sector_size, flags = fcntl(s->fd, F_GETFL);
     struct stat st;
@@ -195,7 +194,7 @@ static bool file_open(BlockDriverState *bs, JsonObject *options, int flags, GErr
     if (stat(s->filename, &st) == 0 && !check_type(s, &st, errp)) {
         goto fail;
     }
-    if (open_file(bs, s, flags & BDRV_O_RDWR, errp) && look_at_file(s, errp) &&
+    if (open_file(bs, s, flags & BDRV_O_RDWR, errp) && file_look_at(s, errp) &&
         set_length(bs, s, errp)) {
         return true;
     }
@@ -267,6 +266,9 @@ BlockDriver block_driver_file = {
     .bdrv_make_filename = file_make_filename,
     .bdrv_open = file_open,
     .bdrv_close = file_close,
+    .bdrv_reopen_prepare = file_reopen_prepare,
+    .bdrv_reopen_commit = file_reopen_commit,
+    .bdrv_reopen_abort = file_reopen_abort,
     .bdrv_check_perm = file_check_perm,
     .bdrv_set_perm = file_set_perm,
     .bdrv_abort_perm = file_abort_perm,

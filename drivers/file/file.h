@@ -3,7 +3,8 @@
  * The file driver from the inside: what its files share.
  *
  * Invariants:
- *  1. The node has one descriptor, open as long as the node is.
+ *  1. The node has one descriptor, open as long as the node is; a reopen puts another
+ *     in its place, which has all locks before the old one is closed.
  *  2. The lock bytes held are those of lock.perm and lock.unshared; while a
  *     change of permissions is being tried, also those of the new ones.
  *  3. Once a flush has failed, flush_error stays set: the kernel reports lost
@@ -20,6 +21,15 @@ typedef struct FileLockSet {
     uint64_t unshared; /* not shared with others */
 } FileLockSet;
 
+/* What the file is to become while it is being reopened. */
+typedef struct FileReopen {
+    int fd; /* -1: the old descriptor serves */
+    bool direct;
+    bool no_flush;
+    uint32_t request_alignment;
+    uint32_t memory_alignment;
+} FileReopen;
+
 typedef struct FileState {
     int fd;
     char *filename;
@@ -34,6 +44,7 @@ typedef struct FileState {
     uint32_t memory_alignment;  /* bytes, when direct */
     FileLockSet lock;
     FileLockSet lock_new;
+    FileReopen *reopen; /* NULL: it is not */
     int flush_error; /* atomic: 0 or -errno */
     /* Atomic: found out to be impossible on this file. */
     bool no_zero_range;
@@ -47,6 +58,16 @@ typedef struct FileState {
 
 /* Length in bytes of what @fd is, or -errno. */
 int64_t file_length(int fd, bool is_device);
+/* Open s->filename into s->fd; -errno with @errp if that fails. */
+int file_open_fd(FileState *s, bool writable, GError **errp);
+/* Find out about s->fd which file it is, of what kind, and its alignment. */
+bool file_look_at(FileState *s, GError **errp);
+
+/* ---- reopen.c --------------------------------------------------------------- */
+
+bool file_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **errp);
+void file_reopen_commit(BdrvReopenState *state);
+void file_reopen_abort(BdrvReopenState *state);
 
 /* ---- io.c ------------------------------------------------------------------- */
 

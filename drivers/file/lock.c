@@ -120,14 +120,49 @@ static FileLockSet set_minus(FileLockSet a, FileLockSet b)
     return (FileLockSet){a.perm & ~b.perm, a.unshared & ~b.unshared};
 }
 
+static const FileLockSet all_locks = {BLK_PERM_ALL, BLK_PERM_ALL};
+
+/* The descriptor that a reopen is about to put in the place of ours, or -1. */
+static int next_fd(const FileState *s)
+{
+    return s->reopen ? s->reopen->fd : -1;
+}
+
+/*
+ * Lock what we hold on the next descriptor as well. Ours was tested, and as long as it
+ * holds them, others keep clear; testing would find ours.
+ */
+static bool lock_next(FileState *s, FileLockSet set, GError **errp)
+{
+    int fd = next_fd(s);
+
+    return fd < 0 || lock_all(fd, set, s->filename, errp);
+}
+
+static void release_next(FileState *s, FileLockSet set)
+{
+    if (next_fd(s) >= 0) {
+        file_lock_release(next_fd(s), set);
+    }
+}
+
 bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp)
 {
     FileState *s = bdrv_state(bs);
     FileLockSet set = {perm & BLK_PERM_ALL, ~shared & BLK_PERM_ALL};
 
-    /* What is locked already was tested then, and others keep clear of it. */
-    if (s->use_locks && !file_lock_take(s->fd, set_minus(set, s->lock), s->filename, errp)) {
-        return false;
+    if (s->use_locks) {
+        FileLockSet more = set_minus(set, s->lock);
+
+        release_next(s, all_locks); /* not to be in our own way */
+        /* What is locked already was tested then, and others keep clear of it. */
+        if (!file_lock_take(s->fd, more, s->filename, errp)) {
+            return false;
+        }
+        if (!lock_next(s, set, errp)) {
+            file_lock_release(s->fd, more);
+            return false;
+        }
     }
     s->lock_new = set;
     return true;
@@ -148,6 +183,7 @@ void file_abort_perm(BlockDriverState *bs)
     FileState *s = bdrv_state(bs);
 
     if (s->use_locks) {
+        release_next(s, all_locks);
         file_lock_release(s->fd, set_minus(s->lock_new, s->lock));
     }
     s->lock_new = s->lock;

@@ -98,7 +98,7 @@ static bool check_prealloc(BlockPrealloc prealloc, int64_t old_length, int64_t l
         return false;
     }
     if (prealloc != BLOCK_PREALLOC_OFF && length < old_length) {
-        block_error_set(errp, EINVAL, "Preallocation can't be used for shrinking files");
+        block_error_set(errp, EINVAL, "Cannot use preallocation for shrinking files");
         return false;
     }
     return true;
@@ -231,6 +231,11 @@ static bool make_on_device(int fd, const char *filename, const CreateOptions *op
     uint8_t sector[BDRV_SECTOR_SIZE] = {0};
     int64_t have = file_length(fd, true);
 
+    if (opts->prealloc != BLOCK_PREALLOC_OFF) {
+        block_error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
+                        block_prealloc_words[opts->prealloc]);
+        return false;
+    }
     if (have < 0) {
         block_error_set_errno(errp, have, "Could not create '%s'", filename);
         return false;

@@ -67,8 +67,10 @@ int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int
     int ret;
 
     if (flags & BDRV_REQ_MAY_UNMAP) {
-        /* A hole beyond the end would not move the end. */
-        if (s->is_device || offset + bytes <= file_length(s->fd, false)) {
+        /* A hole beyond the end would not move the end; in its last sector it need not. */
+        int64_t length = file_length(s->fd, s->is_device);
+
+        if (offset + bytes <= length + (-length & (BDRV_SECTOR_SIZE - 1))) {
             ret = punch_hole(s, offset, bytes);
             if (ret != -ENOTSUP) {
                 return ret;

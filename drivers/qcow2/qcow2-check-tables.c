@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* qcow2 check: what L1 and L2 tables refer to, and whether their entries are sound. */
+/*
+ * qcow2 check: what L1 and L2 tables refer to, and whether their entries are
+ * sound. One kind of unsound entry is repaired at once.
+ */
 #include <errno.h>
 #include <string.h>
 #include "drivers/qcow2/qcow2-check.h"
@@ -10,6 +13,8 @@
 typedef struct L2Pass {
     Qcow2Check *c;
     bool active;        /* gather statistics */
+    uint64_t l2_offset; /* of the table */
+    uint64_t at;        /* of the entry in it */
     uint64_t guest;     /* offset of the entry's cluster */
     uint64_t next_host; /* right behind the last allocated cluster */
 } L2Pass;
@@ -33,8 +38,7 @@ int coroutine_fn qcow2_check_read_l1(Qcow2Check *c, uint64_t offset, uint32_t si
     return 0;
 }
 
-/* Read an L2 table into @words; zeros past the end of the file. */
-static int coroutine_fn GRAPH_RDLOCK read_l2(Qcow2Check *c, uint64_t offset, uint64_t *words)
+int coroutine_fn qcow2_check_read_l2(Qcow2Check *c, uint64_t offset, uint64_t *words)
 {
     size_t bytes = qcow2_cluster_size(&c->s->geo);
     int ret = 0;
@@ -88,17 +92,58 @@ static void check_compressed(L2Pass *pass, uint64_t entry, uint64_t bitmap)
     }
 }
 
+/* Whether the entry of @pass can be replaced. */
+static bool coroutine_fn GRAPH_RDLOCK may_repair(L2Pass *pass)
+{
+    Qcow2Check *c = pass->c;
+
+    return (c->fix & BDRV_FIX_ERRORS) && c->s->geo.version >= 3 &&
+           pass->l2_offset + pass->at < c->file_length &&
+           qcow2_repair_may_write(c, pass->l2_offset, qcow2_cluster_size(&c->s->geo), false);
+}
+
+/* The entry's cluster reads as zeros, wherever that was to lie: leave out the place. */
+static int coroutine_fn GRAPH_RDLOCK repair_as_zero(L2Pass *pass)
+{
+    Qcow2Check *c = pass->c;
+    bool extended = c->s->geo.subclusters > 1;
+    uint64_t words[2] = { GUINT64_TO_BE(extended ? 0 : QCOW2_ZERO),
+                          GUINT64_TO_BE((uint64_t)UINT32_MAX << 32) };
+    int ret = qcow2_repair_write(c, pass->l2_offset + pass->at, extended ? 16 : 8, words,
+                                 "L2 table entry");
+
+    if (ret == 0) {
+        c->result->corruptions--;
+        c->result->corruptions_fixed++;
+    }
+    return ret;
+}
+
+/* Its offset is in the middle of a cluster. *@repaired: it has no place any more. */
+static int coroutine_fn GRAPH_RDLOCK check_misaligned(L2Pass *pass, uint64_t offset, bool is_zero,
+                                                      bool *repaired)
+{
+    *repaired = is_zero && may_repair(pass);
+    qcow2_check_corrupt(
+        pass->c, "%s offset=%" HEX ": %s cluster is not properly aligned; L2 entry corrupted.",
+        *repaired ? "Repairing" : "ERROR", offset, is_zero ? "Preallocated" : "Data");
+    return *repaired ? repair_as_zero(pass) : 0;
+}
+
 /* An entry with a place: data, or a zero cluster that keeps one. */
-static void check_place(L2Pass *pass, uint64_t entry, bool is_zero)
+static int coroutine_fn GRAPH_RDLOCK check_place(L2Pass *pass, uint64_t entry, bool is_zero)
 {
     Qcow2Check *c = pass->c;
     const Qcow2Geometry *geo = &c->s->geo;
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
 
     if (qcow2_offset_into_cluster(geo, offset)) {
-        qcow2_check_corrupt(
-            c, "ERROR offset=%" HEX ": %s cluster is not properly aligned; L2 entry corrupted.",
-            offset, is_zero ? "Preallocated" : "Data");
+        bool repaired;
+        int ret = check_misaligned(pass, offset, is_zero, &repaired);
+
+        if (ret < 0 || repaired) {
+            return ret;
+        }
     }
     if (pass->active) {
         c->result->allocated_clusters++;
@@ -110,6 +155,7 @@ static void check_place(L2Pass *pass, uint64_t entry, bool is_zero)
     if (!geo->external_data) {
         qcow2_check_reference(c, offset, qcow2_cluster_size(geo));
     }
+    return 0;
 }
 
 static bool has_place(const Qcow2Geometry *geo, uint64_t entry)
@@ -122,7 +168,7 @@ static bool has_place(const Qcow2Geometry *geo, uint64_t entry)
            (geo->subclusters > 1 || !(entry & QCOW2_ZERO));
 }
 
-static void check_l2_entry(L2Pass *pass, uint64_t entry, uint64_t bitmap)
+static int coroutine_fn GRAPH_RDLOCK check_l2_entry(L2Pass *pass, uint64_t entry, uint64_t bitmap)
 {
     Qcow2Check *c = pass->c;
     const Qcow2Geometry *geo = &c->s->geo;
@@ -131,7 +177,7 @@ static void check_l2_entry(L2Pass *pass, uint64_t entry, uint64_t bitmap)
 
     if (entry & QCOW2_COMPRESSED) {
         check_compressed(pass, entry, bitmap);
-        return;
+        return 0;
     }
     if (entry & QCOW2_L2_RESERVED) {
         qcow2_check_corrupt(c, "ERROR found l2 entry with reserved bits set: %" HEX, entry);
@@ -141,7 +187,7 @@ static void check_l2_entry(L2Pass *pass, uint64_t entry, uint64_t bitmap)
             qcow2_check_corrupt(
                 c, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
         }
-        return;
+        return 0;
     }
     if (allocated & zero) {
         qcow2_check_corrupt(c,
@@ -149,23 +195,27 @@ static void check_l2_entry(L2Pass *pass, uint64_t entry, uint64_t bitmap)
                             ": Allocated cluster has corrupted subcluster allocation bitmap",
                             (uint64_t)(entry & QCOW2_OFFSET_MASK));
     }
-    check_place(pass, entry, !extended && (entry & QCOW2_ZERO));
+    return check_place(pass, entry, extended ? allocated == 0 : (entry & QCOW2_ZERO) != 0);
 }
 
-static void check_l2(Qcow2Check *c, const uint64_t *words, uint64_t guest, bool active)
+static int coroutine_fn GRAPH_RDLOCK check_l2(Qcow2Check *c, const uint64_t *words,
+                                              uint64_t l2_offset, uint64_t guest, bool active)
 {
     const Qcow2Geometry *geo = &c->s->geo;
     bool extended = geo->subclusters > 1;
-    L2Pass pass = { .c = c, .active = active, .guest = guest };
+    L2Pass pass = { .c = c, .active = active, .guest = guest, .l2_offset = l2_offset };
+    int ret = 0;
 
-    for (uint64_t i = 0; i < 1ULL << geo->l2_bits; i++) {
+    for (uint64_t i = 0; i < 1ULL << geo->l2_bits && ret == 0; i++) {
         const uint64_t *entry = words + (extended ? i * 2 : i);
 
         if (entry[0] != 0 || (extended && entry[1] != 0)) {
-            check_l2_entry(&pass, entry[0], extended ? entry[1] : 0);
+            pass.at = i << geo->l2_entry_bits;
+            ret = check_l2_entry(&pass, entry[0], extended ? entry[1] : 0);
         }
         pass.guest += qcow2_cluster_size(geo);
     }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK check_l1_entry(Qcow2Check *c, uint64_t entry, uint64_t guest,
@@ -188,9 +238,9 @@ static int coroutine_fn GRAPH_RDLOCK check_l1_entry(Qcow2Check *c, uint64_t entr
                             ": Table is not cluster aligned; L1 entry corrupted",
                             l2_offset);
     }
-    ret = read_l2(c, l2_offset, words);
+    ret = qcow2_check_read_l2(c, l2_offset, words);
     if (ret == 0) {
-        check_l2(c, words, guest, active);
+        ret = check_l2(c, words, l2_offset, guest, active);
     }
     return ret;
 }
@@ -210,70 +260,6 @@ int coroutine_fn qcow2_check_l1(Qcow2Check *c, uint64_t offset, uint32_t size, b
             ret = check_l1_entry(c, entries[i], i << (geo->cluster_bits + geo->l2_bits), active,
                                  words);
         }
-    }
-    return ret;
-}
-
-static void coroutine_fn GRAPH_RDLOCK check_copied_entry(Qcow2Check *c, uint64_t entry)
-{
-    const Qcow2Geometry *geo = &c->s->geo;
-    uint64_t refcount = 1;
-
-    if ((entry & QCOW2_COMPRESSED) || !has_place(geo, entry)) {
-        return;
-    }
-    /* What lies in an external data file has no refcount, and one user. */
-    if (!geo->external_data &&
-        qcow2_check_refcount(c, (entry & QCOW2_OFFSET_MASK) >> geo->cluster_bits, &refcount) < 0) {
-        return;
-    }
-    if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
-        qcow2_check_corrupt(c,
-                            "ERROR OFLAG_COPIED data cluster: l2_entry=%" HEX
-                            " refcount=%" G_GUINT64_FORMAT,
-                            entry, refcount);
-    }
-}
-
-static int coroutine_fn GRAPH_RDLOCK check_copied_l2(Qcow2Check *c, uint64_t l1_index,
-                                                     uint64_t l1_entry, uint64_t *words)
-{
-    const Qcow2Geometry *geo = &c->s->geo;
-    uint64_t l2_offset = l1_entry & QCOW2_OFFSET_MASK, refcount = 0;
-    unsigned step = geo->subclusters > 1 ? 2 : 1;
-    int ret;
-
-    /* Without the refcount there is nothing to compare, and it was reported. */
-    if (l2_offset != 0 &&
-        qcow2_check_refcount(c, l2_offset >> geo->cluster_bits, &refcount) < 0) {
-        return 0;
-    }
-    if ((refcount == 1) != ((l1_entry & QCOW2_COPIED) != 0)) {
-        qcow2_check_corrupt(c,
-                            "ERROR OFLAG_COPIED L2 cluster: l1_index=%" G_GUINT64_FORMAT
-                            " l1_entry=%" HEX " refcount=%" G_GUINT64_FORMAT,
-                            l1_index, l1_entry, refcount);
-    }
-    if (l2_offset == 0) {
-        return 0;
-    }
-    ret = read_l2(c, l2_offset, words);
-    for (uint64_t i = 0; ret == 0 && i < 1ULL << geo->l2_bits; i++) {
-        check_copied_entry(c, words[i * step]);
-    }
-    return ret;
-}
-
-int coroutine_fn qcow2_check_copied(Qcow2Check *c)
-{
-    const Qcow2Header *h = &c->s->header;
-    g_autofree uint64_t *words = g_malloc(qcow2_cluster_size(&c->s->geo));
-    g_autofree uint64_t *entries = NULL;
-    uint64_t count;
-    int ret = qcow2_check_read_l1(c, h->l1_table_offset, h->l1_size, &entries, &count);
-
-    for (uint64_t i = 0; ret == 0 && i < count; i++) {
-        ret = check_copied_l2(c, i, entries[i], words);
     }
     return ret;
 }

@@ -67,9 +67,9 @@ static int coroutine_fn GRAPH_RDLOCK check_snapshot(Qcow2Check *c, const Qcow2Sn
     return qcow2_check_l1(c, sn->l1_table_offset, sn->l1_size, false);
 }
 
-static int coroutine_fn GRAPH_RDLOCK check_snapshot_table(Qcow2Check *c,
-                                                          const Qcow2SnapshotTable *table)
+static int coroutine_fn GRAPH_RDLOCK check_snapshot_table(Qcow2Check *c)
 {
+    const Qcow2SnapshotTable *table = &c->snapshots;
     const Qcow2State *s = c->s;
     int ret = 0;
 
@@ -79,16 +79,19 @@ static int coroutine_fn GRAPH_RDLOCK check_snapshot_table(Qcow2Check *c,
     for (uint32_t i = 0; i < table->count && ret == 0; i++) {
         ret = check_snapshot(c, &table->entries[i]);
     }
-    qcow2_check_reference(c, s->header.snapshots_offset, table->bytes);
+    if (!c->new_snapshots) {
+        qcow2_check_reference(c, s->header.snapshots_offset, table->bytes);
+    }
     return ret;
 }
 
 /* Load the snapshot table anew: open may have left it out. */
-static int coroutine_fn GRAPH_RDLOCK load_snapshots(Qcow2Check *c, Qcow2SnapshotTable *table)
+static int coroutine_fn GRAPH_RDLOCK load_snapshots(Qcow2Check *c)
 {
+    Qcow2SnapshotTable *table = &c->snapshots;
     g_autoptr(GError) err = NULL;
 
-    if (c->s->header.nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
+    if (c->s->header.nb_snapshots > QCOW2_MAX_SNAPSHOTS && !(c->fix & BDRV_FIX_ERRORS)) {
         qcow2_check_report(c, "ERROR snapshot table too large");
         c->result->check_errors++;
         return -EFBIG;
@@ -98,6 +101,9 @@ static int coroutine_fn GRAPH_RDLOCK load_snapshots(Qcow2Check *c, Qcow2Snapshot
         qcow2_check_report(c, "ERROR snapshot table offset invalid");
         c->result->check_errors++;
         return -EINVAL;
+    }
+    if (c->fix & BDRV_FIX_ERRORS) {
+        return qcow2_repair_load_snapshots(c);
     }
     if (!qcow2_snapshots_load(c->s, true, table, &err)) {
         qcow2_check_report(c, "ERROR failed to read the snapshot table: %s", err->message);
@@ -167,8 +173,7 @@ static int coroutine_fn GRAPH_RDLOCK check_bitmaps(Qcow2Check *c)
 }
 
 /* Meet everything that refers to a cluster. */
-static int coroutine_fn GRAPH_RDLOCK count_references(Qcow2Check *c,
-                                                      const Qcow2SnapshotTable *snapshots)
+static int coroutine_fn GRAPH_RDLOCK count_references(Qcow2Check *c)
 {
     const Qcow2State *s = c->s;
     const Qcow2Header *h = &s->header;
@@ -177,22 +182,36 @@ static int coroutine_fn GRAPH_RDLOCK count_references(Qcow2Check *c,
     qcow2_check_reference(c, 0, qcow2_cluster_size(&s->geo));
     ret = qcow2_check_l1(c, h->l1_table_offset, h->l1_size, true);
     if (ret == 0) {
-        ret = check_snapshot_table(c, snapshots);
+        ret = check_snapshot_table(c);
     }
     if (ret == 0) {
         ret = check_bitmaps(c);
     }
     qcow2_check_reference(c, s->ext.crypto_offset, s->ext.crypto_length);
+    c->other_corruptions = c->result->corruptions;
+    c->other_errors = c->result->check_errors;
+    c->other_strays = c->strays ? c->strays->len : 0;
     qcow2_check_reference(c, h->refcount_table_offset,
                           (uint64_t)h->refcount_table_clusters << s->geo.cluster_bits);
     qcow2_check_refcount_blocks(c);
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK check_all(Qcow2Check *c)
+/* Whether the copied flags can be repaired by now. */
+static bool may_repair_copied(const Qcow2Check *c)
 {
-    Qcow2SnapshotTable snapshots = { 0 };
-    int ret = load_snapshots(c, &snapshots);
+    const BdrvCheckResult *r = c->result;
+
+    if (c->fix & BDRV_FIX_ERRORS) {
+        return true;
+    }
+    /* The refcounts are right, so the flags are what is wrong. */
+    return (c->fix & BDRV_FIX_LEAKS) && r->corruptions == 0 && r->check_errors == 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK look(Qcow2Check *c)
+{
+    int ret = load_snapshots(c);
 
     if (ret == 0) {
         ret = qcow2_reftable_load(c->s, &c->reftable, &c->reftable_entries);
@@ -201,24 +220,56 @@ static int coroutine_fn GRAPH_RDLOCK check_all(Qcow2Check *c)
         }
     }
     if (ret == 0) {
-        ret = count_references(c, &snapshots);
+        ret = count_references(c);
+    }
+    return ret < 0 ? ret : qcow2_check_compare(c, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK check_all(Qcow2Check *c)
+{
+    int ret = c->fix ? qcow2_repair_begin(c) : 0;
+
+    if (ret == 0) {
+        ret = look(c);
+    }
+    if (ret == 0 && c->fix) {
+        ret = qcow2_repair_refcounts(c);
     }
     if (ret == 0) {
-        ret = qcow2_check_compare(c);
+        ret = qcow2_check_copied(c, may_repair_copied(c));
     }
-    if (ret == 0) {
-        ret = qcow2_check_copied(c);
+    if (ret == 0 && c->new_snapshots) {
+        ret = qcow2_repair_write_snapshots(c);
     }
-    qcow2_snapshots_clear(&snapshots);
+    if (ret == 0 && c->fix) {
+        ret = qcow2_repair_end(c);
+    }
     return ret;
 }
 
-int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result,
+static void check_clear(Qcow2Check *c)
+{
+    for (unsigned i = 0; i < c->nb_blocks; i++) {
+        g_free(c->blocks[i].data);
+    }
+    g_free(c->blocks);
+    g_free(c->reftable);
+    qcow2_refmap_free(c->references);
+    g_clear_pointer(&c->fixed, qcow2_refmap_free);
+    g_clear_pointer(&c->too_low, g_array_unref);
+    g_clear_pointer(&c->too_high, g_array_unref);
+    g_clear_pointer(&c->strays, g_array_unref);
+    g_clear_pointer(&c->new_snapshots, g_byte_array_unref);
+    qcow2_snapshots_clear(&c->snapshots);
+}
+
+int coroutine_fn qcow2_co_check(BlockDriverState *bs, int fix, BdrvCheckResult *result,
                                 BdrvCheckReport *report, void *opaque)
 {
     Qcow2State *s = bdrv_state(bs);
     Qcow2Check c = {
         .s = s,
+        .fix = fix,
         .result = result,
         .report = report,
         .opaque = opaque,
@@ -228,17 +279,20 @@ int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result,
     };
     int ret;
 
-    c.blocks = g_new0(Qcow2CheckBlock, c.nb_blocks);
-    for (unsigned i = 0; i < c.nb_blocks; i++) {
-        c.blocks[i].index = UINT64_MAX;
+    if (fix) {
+        c.too_low = g_array_new(false, false, sizeof(uint64_t));
+        c.too_high = g_array_new(false, false, sizeof(uint64_t));
+        c.strays = g_array_new(false, false, sizeof(Qcow2CheckRange));
     }
+    c.blocks = g_new0(Qcow2CheckBlock, c.nb_blocks);
+    qcow2_check_drop_blocks(&c);
     result->total_clusters = qcow2_clusters(&s->geo, s->header.size);
     ret = check_all(&c);
-    for (unsigned i = 0; i < c.nb_blocks; i++) {
-        g_free(c.blocks[i].data);
+    check_clear(&c);
+    if (fix) {
+        int forgot = qcow2_repair_forget(s);
+
+        ret = ret < 0 ? ret : forgot;
     }
-    g_free(c.blocks);
-    g_free(c.reftable);
-    qcow2_refmap_free(c.references);
     return ret;
 }

@@ -93,6 +93,18 @@ void qcow2_refmap_add(Qcow2RefMap *map, uint64_t cluster)
     }
 }
 
+void qcow2_refmap_remove(Qcow2RefMap *map, uint64_t cluster)
+{
+    Chunk *chunk = find_chunk(map, cluster >> CHUNK_BITS);
+    unsigned index = cluster & (CHUNK - 1);
+
+    if (chunk->wide) {
+        chunk->wide[index]--;
+    } else {
+        chunk->narrow[index]--;
+    }
+}
+
 uint64_t qcow2_refmap_get(Qcow2RefMap *map, uint64_t cluster)
 {
     const Chunk *chunk = find_chunk(map, cluster >> CHUNK_BITS);

@@ -2,7 +2,6 @@
 /* qcow2: the driver's table, probe, open and close. */
 #include <errno.h>
 #include <string.h>
-#include "drivers/qcow2/qcow2-bitmap.h"
 #include "drivers/qcow2/qcow2.h"
 
 #define NOT_WRITABLE "writing qcow2 images is not supported by this version"
@@ -198,7 +197,7 @@ static bool qcow2_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
     }
     s->file_allocated = -1;
     if (!open_image(bs, s, options, flags, errp) ||
-        ((flags & BDRV_O_RDWR) && !(flags & BDRV_O_NO_IO) &&
+        ((flags & BDRV_O_RDWR) && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) &&
          !bdrv_apply_auto_read_only(bs, NOT_WRITABLE, errp))) {
         free_state(s);
         return false;
@@ -230,6 +229,7 @@ BlockDriver block_driver_qcow2 = {
     .format_name = "qcow2",
     .instance_size = sizeof(Qcow2State),
     .options = qcow2_open_options,
+    .create_options = qcow2_create_options,
     .supports_backing = true,
     .bdrv_probe = qcow2_probe,
     .bdrv_open = qcow2_open,
@@ -237,6 +237,7 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_snapshot_load_tmp = qcow2_snapshot_load_tmp,
     .bdrv_snapshot_get = qcow2_snapshot_get,
     .bdrv_get_specific_info = qcow2_get_specific_info,
+    .bdrv_create = qcow2_create,
     .bdrv_measure = qcow2_measure,
     .bdrv_co_get_info = qcow2_co_get_info,
     .bdrv_co_check = qcow2_co_check,

@@ -160,7 +160,6 @@ typedef struct Qcow2Bitmap {
     uint8_t type;
     uint8_t granularity_bits;
     uint32_t extra_data_size;
-    uint64_t entry_offset; /* of its entry, in the file */
     char *name;
 } Qcow2Bitmap;
 #define QCOW2_BITMAP_IN_USE (1U << 0)
@@ -206,8 +205,7 @@ typedef struct Qcow2State {
     int prealloc;   /* atomic; QCOW2_PREALLOC_… */
     Qcow2Cache *l2_cache;
     Qcow2SnapshotTable snapshots;
-    GArray *bitmaps; /* of Qcow2Bitmap: what the directory on disk lists */
-    bool bitmaps_loaded; /* the node has dirty bitmaps for them; main thread */
+    GArray *bitmaps; /* of Qcow2Bitmap */
 } Qcow2State;
 
 static inline uint64_t qcow2_cluster_size(const Qcow2Geometry *geo)
@@ -418,7 +416,7 @@ bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snaps
 
 /* ---- qcow2-check.c, qcow2-info.c, qcow2-luks.c, qcow2-measure.c ------------------- */
 
-int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result,
+int coroutine_fn qcow2_co_check(BlockDriverState *bs, int fix, BdrvCheckResult *result,
                                 BdrvCheckReport *report, void *opaque) GRAPH_RDLOCK;
 JsonObject *qcow2_get_specific_info(BlockDriverState *bs, GError **errp);
 /* What a LUKS header tells, as members of @info. @buf holds 592 bytes. */
@@ -426,6 +424,15 @@ bool qcow2_luks_describe(const uint8_t *buf, size_t size, const char *name, Json
                          GError **errp);
 bool qcow2_measure(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
                    GError **errp);
+
+/* ---- qcow2-bitmap.c --------------------------------------------------------------- */
+
+/*
+ * The entries of the bitmap directory as an array of Qcow2Bitmap with a free
+ * function; empty if there is none. NULL with @errp. Inside or outside of a
+ * coroutine.
+ */
+GArray *coroutine_mixed_fn qcow2_bitmaps_load(Qcow2State *s, GError **errp) GRAPH_RDLOCK;
 
 /* ---- qcow2-create.c, qcow2-create-options.c ------------------------------------------ */
 

@@ -129,6 +129,14 @@ typedef struct BdrvPlace {
     uint64_t cookie;
 } BdrvPlace;
 
+/* A node on its way to be reopened. */
+typedef struct BdrvReopenState {
+    BlockDriverState *bs;
+    int old_flags; /* BdrvOpenFlags that are in force */
+    int flags;     /* that will be */
+    void *opaque;  /* the driver's, from prepare to commit or abort */
+} BdrvReopenState;
+
 struct BlockDriver {
     /* Required. The name for "driver=", unique. */
     const char *format_name;
@@ -175,6 +183,44 @@ struct BlockDriver {
     bool (*bdrv_open)(BlockDriverState *bs, JsonObject *options, int flags, GError **errp);
     /* Free the state. No request is in flight. Default: nothing to do. */
     void (*bdrv_close)(BlockDriverState *bs);
+    /*
+     * Reopen with other flags and options (see reopen.h). The node is drained from
+     * before prepare until after commit or abort.
+     *
+     * prepare, parents before children: see whether it can be, and make ready. The
+     * node and all below it are still as they were, so that a node that is writable
+     * may write (and is flushed by the core, with what it writes, after all have
+     * prepared); it may use bdrv_pread() and such. Take from @options what the driver
+     * can change; what is left may only have the value that it has. False with
+     * @errp: it cannot be; nothing is kept.
+     * commit, children before parents, when nothing can fail any more:
+     * bdrv_is_writable(), the permissions and the flags are the new ones. abort: undo
+     * what prepare did. Both without I/O.
+     *
+     * A format with metadata of its own has this to do. When BDRV_O_RDWR goes: in
+     * prepare, write what closing would write (stored bitmaps, a dirty bit
+     * cleared); the core flushes, and gives retired places back before that. When it
+     * comes: in prepare, check all that open checks for writing (corrupt bit,
+     * features that cannot be written, tables that only a writer needs) and load
+     * it; what writing has to note in the image (clearing autoclear bits, setting a
+     * dirty bit, bitmaps in use) is written together with the first change, as after
+     * open. If prepare has cleared a mark that says the image is in use, abort makes
+     * the first change after it set the mark again. The core drops the mapping cache.
+     *
+     * Default of prepare: may become read-only and change its cache flags, not
+     * become writable; bdrv_reopen_agree() agrees to all. Of the others: nothing.
+     */
+    bool (*bdrv_reopen_prepare)(BdrvReopenState *state, JsonObject *options, GError **errp);
+    void (*bdrv_reopen_commit)(BdrvReopenState *state);
+    void (*bdrv_reopen_abort)(BdrvReopenState *state);
+    /*
+     * See the function of this name. @filename is NULL to take the reference out,
+     * @format is NULL if unknown. The node is writable and drained; the core flushes
+     * and notes the new reference. On false with @errp the old reference stands.
+     * Default: refused.
+     */
+    bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename,
+                                     const char *format, GError **errp);
     /*
      * Permissions to take on @child, given those that the node's parents take
      * (@perm) and share (@shared). Default: by role; see bdrv_default_perms().
@@ -239,8 +285,11 @@ struct BlockDriver {
     /* Default: -ENOTSUP. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_info)(BlockDriverState *bs,
                                                          BlockDriverInfo *info);
-    /* See bdrv_check(). Default: -ENOTSUP. */
-    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_check)(BlockDriverState *bs,
+    /*
+     * See bdrv_check(), and bdrv_repair() if @fix (BdrvCheckFix) is not 0: then
+     * the node is writable and drained. Default: -ENOTSUP.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_check)(BlockDriverState *bs, int fix,
                                                       BdrvCheckResult *result,
                                                       BdrvCheckReport *report, void *opaque);
     /* Bytes on disk. Default: the primary child's. */
@@ -360,6 +409,8 @@ void bdrv_set_map_unit(BlockDriverState *bs, int64_t bytes);
 /* Become read-only in spite of BDRV_O_RDWR, if the user's options (read-only
  * or auto-read-only) allow it; else false with @errp. From open. */
 bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *reason, GError **errp);
+/* A bdrv_reopen_prepare for drivers that keep nothing which depends on the flags. */
+bool bdrv_reopen_agree(BdrvReopenState *state, JsonObject *options, GError **errp);
 /* What the header says; copied. From open. @format may be NULL or "". */
 void bdrv_set_backing_reference(BlockDriverState *bs, const char *filename, const char *format);
 void bdrv_set_encrypted(BlockDriverState *bs, bool encrypted);

@@ -106,7 +106,7 @@ extern const BlockOpenPolicy block_open_policy_follow;
  * @filename is a path, "PROTOCOL:…" of a registered protocol, "json:{…}", or
  * NULL if @options name all. @options (may be NULL; stays the caller's, is not
  * changed) has the keys driver, node-name, read-only, auto-read-only, discard,
- * force-share, cache.direct, cache.no-flush, and those of the driver. A string
+ * detect-zeroes, force-share, cache.direct, cache.no-flush, and those of the driver. A string
  * instead of an object names a node that exists. Without "driver" the format
  * is probed.
  *
@@ -144,6 +144,15 @@ bool bdrv_is_protocol(const BlockDriverState *bs);
 /* Whether the format was probed, not named by the user. */
 bool bdrv_was_probed(const BlockDriverState *bs);
 int bdrv_get_open_flags(const BlockDriverState *bs);
+
+/* What becomes of a write of nothing but zeros ("detect-zeroes"). */
+typedef enum BdrvDetectZeroes {
+    BDRV_DETECT_ZEROES_OFF,
+    BDRV_DETECT_ZEROES_ON,    /* it zeroes the range */
+    BDRV_DETECT_ZEROES_UNMAP, /* the same, and may deallocate it */
+} BdrvDetectZeroes;
+/* Compressed writes are left alone. Any thread. */
+BdrvDetectZeroes bdrv_get_detect_zeroes(const BlockDriverState *bs);
 unsigned bdrv_get_refcount(const BlockDriverState *bs);
 
 /* The node's children and parents in order of attaching; NULL starts and ends. */
@@ -191,6 +200,15 @@ const char *bdrv_get_backing_format(const BlockDriverState *bs);
  * name below a "json:" image). Free *@name with g_free().
  */
 bool bdrv_get_full_backing_filename(BlockDriverState *bs, char **name, GError **errp);
+/*
+ * Write another backing file's name and format into the image's header, both
+ * copied; a NULL or empty @filename takes the reference out, a NULL or empty @format
+ * means unknown. The graph stays as it is: see bdrv_set_backing(). The node
+ * must be writable. It is drained and flushed: on success the new reference is
+ * durable. Waits for I/O.
+ */
+bool bdrv_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
+                              GError **errp);
 
 /* ---- Changing the graph ---------------------------------------------------- */
 
@@ -208,7 +226,9 @@ void bdrv_transaction_replace_node(BdrvTransaction *tran, BlockDriverState *from
 void bdrv_transaction_replace_child(BdrvTransaction *tran, BdrvChild *child, BlockDriverState *to);
 /*
  * Set the backing child of @bs: replace it, attach it, or with @backing NULL
- * detach it. The image's header is left as it is.
+ * detach it. The image's header is left as it is. A chain that would come back to
+ * a node or to a file (by device and inode), or would be deeper than BDRV_MAX_DEPTH, is
+ * an error.
  */
 void bdrv_transaction_set_backing(BdrvTransaction *tran, BlockDriverState *bs,
                                   BlockDriverState *backing);
@@ -298,6 +318,12 @@ typedef struct BdrvCheckResult {
     int64_t compressed_clusters;
 } BdrvCheckResult;
 
+/* What repair may change; a set. */
+typedef enum BdrvCheckFix {
+    BDRV_FIX_LEAKS = 1 << 0,  /* give back what nothing refers to */
+    BDRV_FIX_ERRORS = 1 << 1, /* all else */
+} BdrvCheckFix;
+
 /* Called with each finding, one line without a newline. */
 typedef void BdrvCheckReport(void *opaque, const char *line);
 
@@ -308,6 +334,15 @@ typedef void BdrvCheckReport(void *opaque, const char *line);
  */
 int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *report,
                void *opaque);
+/*
+ * The same, repairing what it finds and @fix (BdrvCheckFix) allows: what is
+ * repaired counts in @result as fixed, the rest as found. The node must be
+ * open for writing (else -EACCES) and is drained meanwhile; nothing cached of
+ * it outlives the call. On -errno it is left no worse than it was. Global
+ * state; waits for I/O.
+ */
+int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvCheckReport *report,
+                void *opaque);
 
 /* ---- Create and measure ---------------------------------------------------------- */
 

@@ -20,7 +20,9 @@
 #include "blockgraph/error.h"
 #include "blockgraph/image-info.h"
 #include "blockgraph/options.h"
+#include "blockgraph/reopen.h"
 #include "blockgraph/trace.h"
+#include "blockgraph/write-threshold.h"
 
 G_BEGIN_DECLS
 

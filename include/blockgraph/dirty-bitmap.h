@@ -47,7 +47,8 @@ int64_t bdrv_dirty_bitmap_default_granularity(const BlockDriverState *bs);
 /*
  * A new bitmap of @bs, enabled, all clean. @name is unique among the node's
  * bitmaps; NULL: it has none and is not found. NULL with @errp (EEXIST, EINVAL)
- * if name or granularity will not do.
+ * if name or granularity will not do. May wait for requests in flight: not in a
+ * coroutine.
  */
 BdrvDirtyBitmap *bdrv_dirty_bitmap_create(BlockDriverState *bs, const char *name,
                                           int64_t granularity, GError **errp);

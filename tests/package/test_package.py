@@ -33,7 +33,8 @@ def copy_tree(target):
     def ignored(folder, names):
         here = os.path.abspath(folder) == TOP
         return [n for n in names if n in ('.git', '__pycache__', 'fixtures')
-                or here and n.startswith('build')]
+                or here and n.startswith('build')
+                or os.path.exists(os.path.join(folder, n, 'build.ninja'))]
     shutil.copytree(TOP, target, ignore=ignored)
 
 

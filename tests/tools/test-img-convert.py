@@ -205,9 +205,9 @@ class ConvertTest(harness.ToolTest):
             self.check_same('convert', *args)
 
     def test_format_without_writer_is_refused_by_name(self):
-        result = self.img('convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'out.qcow2')
+        result = self.img('convert', '-f', 'raw', '-O', 'bochs', 'a.raw', 'out.bochs')
         self.assertEqual(result.status, 1)
-        self.assertIn("'qcow2' does not support image creation", result.err)
+        self.assertIn("'bochs' does not support image creation", result.err)
 
     @staticmethod
     def catches_sigusr1(pid):

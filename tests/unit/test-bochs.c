@@ -3,122 +3,7 @@
  * The Bochs format: reading both header versions, what lies where, and one
  * damaged header field after the other.
  */
-#include "driver-testing.h"
-
-#define SECTOR 512
-#define EXTENT 16384
-#define ENTRIES 16
-#define DISK ((ENTRIES - 1) * EXTENT + 3 * SECTOR) /* the last extent is cut */
-#define CATALOG_AT 512
-#define EXTENTS_AT (CATALOG_AT + 4 * ENTRIES)
-#define SLOT (SECTOR + EXTENT) /* an extent in the file: bitmap, data */
-#define UNALLOCATED 0xffffffffU
-
-/* Offsets of header fields; all are 32 bits wide but for the disk size. */
-enum { VERSION = 64, HEADER_SIZE = 68, CATALOG = 72, BITMAP = 76, EXTENT_SIZE = 80 };
-
-/* ---- Images, built here: see docs/formats/bochs.md for the layout -------------------- */
-
-typedef struct Image {
-    uint8_t *file;
-    size_t size;
-    uint8_t model[ENTRIES * EXTENT]; /* what the disk reads as */
-    int version;
-    int used; /* extents of the file */
-} Image;
-
-static void put32(Image *image, size_t at, uint32_t value)
-{
-    value = GUINT32_TO_LE(value);
-    memcpy(image->file + at, &value, 4);
-}
-
-static void put_disk_size(Image *image, uint64_t value)
-{
-    value = GUINT64_TO_LE(value);
-    memcpy(image->file + (image->version == 1 ? 84 : 88), &value, 8);
-}
-
-static Image *image_new(int version)
-{
-    Image *image = g_new0(Image, 1);
-
-    image->version = version;
-    image->size = EXTENTS_AT;
-    image->file = g_malloc0(EXTENTS_AT + ENTRIES * SLOT);
-    strcpy((char *)image->file, "Bochs Virtual HD Image");
-    strcpy((char *)image->file + 32, "Redolog");
-    strcpy((char *)image->file + 48, "Growing");
-    put32(image, VERSION, version << 16);
-    put32(image, HEADER_SIZE, CATALOG_AT);
-    put32(image, CATALOG, ENTRIES);
-    put32(image, BITMAP, EXTENT / SECTOR / 8);
-    put32(image, EXTENT_SIZE, EXTENT);
-    put_disk_size(image, DISK);
-    for (int i = 0; i < ENTRIES; i++) {
-        put32(image, CATALOG_AT + 4 * i, UNALLOCATED);
-    }
-    return image;
-}
-
-static void image_free(Image *image)
-{
-    g_free(image->file);
-    g_free(image);
-}
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Image, image_free)
-
-/* Give guest extent @index the next place in the file. */
-static void image_allocate(Image *image, int index)
-{
-    put32(image, CATALOG_AT + 4 * index, image->used++);
-    image->size += SLOT;
-}
-
-/* Write a pattern to sector @sector of guest extent @index. */
-static void image_write(Image *image, int index, int sector)
-{
-    uint32_t slot;
-    uint8_t *place;
-
-    memcpy(&slot, image->file + CATALOG_AT + 4 * index, 4);
-    place = image->file + EXTENTS_AT + GUINT32_FROM_LE(slot) * SLOT;
-    place[sector / 8] |= 1 << sector % 8;
-    memset(image->model + index * EXTENT + sector * SECTOR, 1 + index * 32 + sector, SECTOR);
-    memcpy(place + SECTOR + sector * SECTOR, image->model + index * EXTENT + sector * SECTOR,
-           SECTOR);
-}
-
-/* Scattered sectors, a whole extent, runs, extents not in the disk's order. */
-static Image *sample(int version)
-{
-    Image *image = image_new(version);
-    static const int order[] = {3, 0, 15, 4};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(order); i++) {
-        image_allocate(image, order[i]);
-    }
-    for (int sector = 0; sector < 32; sector++) {
-        image_write(image, 3, sector);
-    }
-    image_write(image, 0, 0);
-    image_write(image, 0, 31);
-    for (int sector = 5; sector < 12; sector++) {
-        image_write(image, 4, sector);
-    }
-    image_write(image, 15, 2);
-    return image;
-}
-
-static char *image_save(Image *image, const char *name)
-{
-    return make_file(name, image->file, image->size);
-}
-
-static BlockBackend *open_bochs(const char *path)
-{
-    return open_blk(options_of("driver=bochs,file.filename=%s", path), 0);
-}
+#include "bochs-testing.h"
 
 /* ---- Reading ------------------------------------------------------------------------------ */
 
@@ -178,7 +63,7 @@ static void fixtures_have_their_content(void **state)
     dir = dir ? dir : "tests/fixtures";
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = g_build_filename(dir, names[i], NULL);
-        BlockBackend *blk = open_bochs(path);
+        BlockBackend *blk = open_bochs(path, 0);
         g_autofree char *hash = content_hash(blk), *expected = expected_hash(dir, names[i]);
 
         assert_string_equal(hash, expected);
@@ -226,7 +111,7 @@ static void runs_of_sectors_are_one_answer(void **state)
 {
     g_autoptr(Image) image = sample(2);
     g_autofree char *path = image_save(image, "runs");
-    BlockBackend *blk = open_bochs(path);
+    BlockBackend *blk = open_bochs(path, 0);
     int64_t fourth = EXTENTS_AT + 3 * SLOT + SECTOR; /* the data of the file's last extent */
 
     assert_run(blk, SECTOR, SECTOR, 30 * SECTOR, 0);
@@ -241,47 +126,13 @@ static void block_status_is_data_without_a_place(void **state)
 {
     g_autoptr(Image) image = sample(2);
     g_autofree char *path = image_save(image, "status");
-    BlockBackend *blk = open_bochs(path);
+    BlockBackend *blk = open_bochs(path, 0);
     int64_t n, map;
 
     assert_status(blk, 0, DISK, BDRV_BLOCK_DATA);
     assert_status(blk, 5 * EXTENT, DISK - 5 * EXTENT, BDRV_BLOCK_DATA);
     assert_false(status_of(blk, 0, DISK, &n, &map) & BDRV_BLOCK_OFFSET_VALID);
     blk_unref(blk);
-}
-
-static void answers_reach_both_ways_to_the_ends_of_the_run(void **state)
-{
-    g_autoptr(Image) image = sample(2);
-    g_autofree char *path = image_save(image, "both");
-    g_autofree char *text = g_strdup_printf("driver=bochs,file.filename=%s", path);
-    BlockDriverState *bs = open_node_with(text, 0);
-    BdrvMapRequest req = {BDRV_MAP_READ, 0, 8 * EXTENT + 5, 1, 0};
-    BdrvMapping m = {0};
-
-    /* Without a coroutine: an extent that is not in the file needs no reading. */
-    bdrv_graph_rdlock_main_loop();
-    assert_int_equal(bdrv_find_format("bochs")->bdrv_co_map(bs, &req, &m), 0);
-    bdrv_graph_rdunlock_main_loop();
-    assert_int_equal(m.offset, 5 * EXTENT);
-    assert_int_equal(m.bytes, 10 * EXTENT);
-    assert_int_equal(m.target, BDRV_MAP_UNALLOCATED);
-    bdrv_unref(bs);
-}
-
-static void writing_is_refused_unless_reading_will_do(void **state)
-{
-    g_autoptr(Image) image = sample(2);
-    g_autofree char *path = image_save(image, "writing");
-    BlockDriverState *bs;
-    g_autofree char *text = g_strdup_printf("driver=bochs,auto-read-only=on,file.filename=%s",
-                                            path);
-
-    assert_open_fails(options_of("driver=bochs,file.filename=%s", path), BDRV_O_RDWR,
-                      "Bochs images can only be opened read-only");
-    bs = open_node_with(text, BDRV_O_RDWR);
-    assert_true(bdrv_is_read_only(bs));
-    bdrv_unref(bs);
 }
 
 /* ---- Damage ------------------------------------------------------------------------------ */
@@ -394,7 +245,7 @@ static void entries_that_lead_out_of_the_file_fail_only_their_extent(void **stat
 
         put32(image, CATALOG_AT + 4 * 4, entries[i]);
         path = image_save(image, "entries");
-        blk = open_bochs(path);
+        blk = open_bochs(path, 0);
         assert_int_equal(blk_pread(blk, 4 * EXTENT, SECTOR, buf, 0), -EIO);
         assert_int_equal(blk_pread(blk, 4 * EXTENT - 1, 2, buf, 0), -EIO);
         assert_reads(blk, 0, 4 * EXTENT, image->model);
@@ -414,13 +265,13 @@ static void a_file_that_ends_in_an_extent_reads_zeros_or_fails(void **state)
     image->size = EXTENTS_AT + 3 * SLOT + SECTOR + 7 * SECTOR;
     memset(image->model + 4 * EXTENT + 8 * SECTOR, 0, 4 * SECTOR);
     path = image_save(image, "ends");
-    blk = open_bochs(path);
+    blk = open_bochs(path, 0);
     /* Rounded up to a sector the file goes on into sector 7. */
     assert_reads(blk, 4 * EXTENT, 7 * SECTOR, image->model + 4 * EXTENT);
     assert_reads(blk, 4 * EXTENT + 8 * SECTOR, 4 * SECTOR, NULL);
     blk_unref(blk);
     assert_int_equal(truncate(path, EXTENTS_AT + 3 * SLOT + 100), 0);
-    blk = open_bochs(path);
+    blk = open_bochs(path, 0);
     assert_int_equal(blk_pread(blk, 4 * EXTENT + 5 * SECTOR, SECTOR, buf, 0), -EIO);
     blk_unref(blk);
 }
@@ -432,8 +283,6 @@ int main(void)
         cmocka_unit_test(fixtures_have_their_content),
         cmocka_unit_test(runs_of_sectors_are_one_answer),
         cmocka_unit_test(block_status_is_data_without_a_place),
-        cmocka_unit_test(answers_reach_both_ways_to_the_ends_of_the_run),
-        cmocka_unit_test(writing_is_refused_unless_reading_will_do),
         cmocka_unit_test(what_is_no_bochs_image_is_refused),
         cmocka_unit_test(each_field_of_the_header_is_checked),
         cmocka_unit_test(the_error_names_the_file),

@@ -188,9 +188,12 @@ static void creating_on_a_device_forgets_the_old_header_only(void **state)
     g_autofree uint8_t *data = pattern(64 * KiB, 5);
     Loop loop = loop_new("create", data, 64 * KiB, 512, 0);
     g_autoptr(JsonObject) fits = options_of("size=32k"), too_large = options_of("size=1M");
+    g_autoptr(JsonObject) full = options_of("size=32k,preallocation=full");
     GError *err = NULL;
     BlockBackend *blk;
 
+    assert_false(bdrv_create(bdrv_find_format("raw"), loop.path, full, &err));
+    assert_error_has(&err, "Unsupported preallocation mode 'full'");
     assert_false(bdrv_create(bdrv_find_format("raw"), loop.path, too_large, &err));
     assert_error_has(&err, "the device has 65536 bytes, fewer than 1048576");
     assert_ok(bdrv_create(bdrv_find_format("raw"), loop.path, fits, &err), err);

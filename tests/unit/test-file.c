@@ -365,6 +365,21 @@ static void zeroing_and_discarding_give_zeros_and_space(void **state)
     cached_and_direct(zeroes_and_discards);
 }
 
+static void zeroing_up_to_the_end_of_the_last_sector_gives_space(void **state)
+{
+    g_autofree uint8_t *data = pattern(100000, 12);
+    g_autofree char *path = make_file("odd-end", data, 100000);
+    BlockBackend *blk = open_path(path, BDRV_O_RDWR | BDRV_O_UNMAP);
+
+    if (have_holes()) {
+        assert_int_equal(blk_getlength(blk), 100352);
+        assert_int_equal(blk_pwrite_zeroes(blk, 0, 100352, BDRV_REQ_MAY_UNMAP), 0);
+        assert_true(allocated(blk) <= 4 * KiB);
+        assert_reads(blk, 0, 100352, NULL);
+    }
+    blk_unref(blk);
+}
+
 static void a_discard_without_the_unmap_flag_does_nothing(void **state)
 {
     g_autofree uint8_t *data = pattern(64 * KiB, 10);
@@ -528,6 +543,7 @@ int main(void)
         cmocka_unit_test(holes_and_data_are_told),
         cmocka_unit_test(what_fills_the_last_sector_is_told_as_zeros),
         cmocka_unit_test(zeroing_and_discarding_give_zeros_and_space),
+        cmocka_unit_test(zeroing_up_to_the_end_of_the_last_sector_gives_space),
         cmocka_unit_test(a_discard_without_the_unmap_flag_does_nothing),
         cmocka_unit_test(truncating_grows_and_shrinks),
         cmocka_unit_test(created_files_have_their_size_and_space),

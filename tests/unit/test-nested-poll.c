@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "block-testing.h"
+#include "death.h"
 
 /* ---- A callback in the middle of a change --------------------------------------------- */
 
@@ -108,6 +109,16 @@ static int coroutine_fn format_map(BlockDriverState *bs, const BdrvMapRequest *r
     return 0;
 }
 
+static bool format_was_asked;
+
+static int coroutine_fn format_get_info(BlockDriverState *bs, BlockDriverInfo *info)
+{
+    co_sleep_ns(0);
+    co_sleep_ns(0);
+    format_was_asked = true;
+    return 0;
+}
+
 static int coroutine_fn format_flush(BlockDriverState *bs)
 {
     co_sleep_ns(0);
@@ -120,6 +131,7 @@ static BlockDriver format_driver = {
     .supports_backing = true,
     .bdrv_open = format_open,
     .bdrv_co_map = format_map,
+    .bdrv_co_get_info = format_get_info,
     .bdrv_co_flush = format_flush,
 };
 
@@ -146,6 +158,91 @@ static void request_of_a_callback_does_not_wait_for_the_writer(void **state)
     assert_ptr_equal(blk_bs(blk), b);
     blk_unref(other);
     blk_unref(blk);
+    bdrv_unref(a);
+    bdrv_unref(b);
+    bdrv_unref(c);
+}
+
+static void drain_node(BlockBackend *blk)
+{
+    bdrv_drained_begin(blk_bs(blk));
+    bdrv_drained_end(blk_bs(blk));
+}
+
+static void drain_all(BlockBackend *blk)
+{
+    bdrv_drain_all_begin();
+    bdrv_drain_all_end();
+}
+
+static void (*drain)(BlockBackend *blk);
+
+static void note_result(void *opaque, int ret)
+{
+    *(int *)opaque = ret;
+}
+
+/* The request is held up by the writer, further up the stack. */
+static void send_and_drain(void *opaque)
+{
+    char buf[512];
+    IOVector iov;
+    int result = 1;
+
+    io_vector_init_buf(&iov, buf, sizeof(buf));
+    blk_aio_preadv(opaque, 0, &iov, 0, note_result, &result);
+    drain(opaque);
+    assert_int_equal(result, blk_bs(opaque) ? 0 : -ENOMEDIUM);
+}
+
+static void drain_of_a_callback_does_not_wait_for_the_writer(void **state)
+{
+    static const struct {
+        void (*drain)(BlockBackend *blk);
+        bool no_medium;
+    } cases[] = {{drain_node}, {drain_all}, {blk_drain}, {blk_drain, true}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        BlockDriverState *a = memory_node("a"), *b = memory_node("b"), *c = memory_node("c");
+        BlockBackend *other = blk_on(NULL, cases[i].no_medium ? NULL : c);
+        Visitor v = {send_and_drain, other};
+
+        drain = cases[i].drain;
+        visit_next_change(&v);
+        assert_true(bdrv_replace_node(a, b, NULL));
+        assert_true(v.visited);
+        blk_unref(other);
+        bdrv_unref(a);
+        bdrv_unref(b);
+        bdrv_unref(c);
+    }
+}
+
+/* The request is held back first by a drained section, then by the writer. */
+static void send_and_let_go(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    BlockBackend *blk = blk_on(NULL, bs);
+    char buf[512];
+    IOVector iov;
+    int result = 1;
+
+    bdrv_drained_begin(bs);
+    io_vector_init_buf(&iov, buf, sizeof(buf));
+    blk_aio_preadv(blk, 0, &iov, 0, note_result, &result);
+    blk_unref(blk);
+    assert_int_equal(result, -ENOMEDIUM);
+    bdrv_drained_end(bs);
+}
+
+static void last_reference_dropped_by_a_callback_does_not_wait_for_the_writer(void **state)
+{
+    BlockDriverState *a = memory_node("a"), *b = memory_node("b"), *c = memory_node("c");
+    Visitor v = {send_and_let_go, c};
+
+    visit_next_change(&v);
+    assert_true(bdrv_replace_node(a, b, NULL));
+    assert_true(v.visited);
     bdrv_unref(a);
     bdrv_unref(b);
     bdrv_unref(c);
@@ -301,6 +398,109 @@ static void parent_closes_while_its_edge_is_to_be_changed(void **state)
     bdrv_unref(b);
 }
 
+/* A node "slow", and a raw node "raw1" on it if that is wanted. */
+typedef struct SlowScene {
+    BlockDriverState *f, *b, *slow, *raw1;
+    BlockBackend *blk;
+    int result;
+} SlowScene;
+
+static void slow_scene_begin(SlowScene *scene, bool with_raw)
+{
+    scene->f = memory_node("f");
+    scene->b = memory_node("b");
+    scene->slow = node_on("nested-format", "slow", "f");
+    scene->raw1 = with_raw ? node_on("raw", "raw1", "slow") : NULL;
+    scene->blk = blk_on(NULL, scene->slow);
+}
+
+/* Whoever drains the node next has to wait for a request; @visit runs meanwhile. */
+static void visit_next_drain(SlowScene *scene, void (*visit)(void *opaque), void *opaque)
+{
+    blk_aio_flush(scene->blk, note_result, &scene->result);
+    aio_bh_oneshot(aio_context_main(), visit, opaque);
+}
+
+static void slow_scene_end(SlowScene *scene)
+{
+    blk_unref(scene->blk);
+    bdrv_unref(scene->slow);
+    assert_int_equal(bdrv_get_refcount(scene->b), 1);
+    bdrv_unref(scene->b);
+    bdrv_unref(scene->f);
+}
+
+static void edge_goes_while_its_node_is_drained(void **state)
+{
+    BdrvTransaction *tran = bdrv_transaction_new();
+    SlowScene scene;
+    GError *err = NULL;
+
+    slow_scene_begin(&scene, true);
+    visit_next_drain(&scene, unref_it, scene.raw1);
+    bdrv_transaction_replace_child(tran, edge_of(scene.raw1, "file"), scene.b);
+    assert_null(bdrv_find_node("raw1"));
+    assert_false(bdrv_transaction_commit(tran, &err));
+    assert_error_has(&err, "'file' went away");
+    slow_scene_end(&scene);
+}
+
+static void edge_goes_while_nodes_are_drained_to_be_replaced(void **state)
+{
+    SlowScene scene;
+
+    slow_scene_begin(&scene, true);
+    visit_next_drain(&scene, unref_it, scene.raw1);
+    assert_true(bdrv_replace_node(scene.slow, scene.b, NULL));
+    assert_null(bdrv_find_node("raw1"));
+    assert_ptr_equal(blk_bs(scene.blk), scene.b);
+    slow_scene_end(&scene);
+}
+
+static void take_backing_away(void *opaque)
+{
+    assert_true(bdrv_set_backing(opaque, NULL, NULL));
+}
+
+static void backing_goes_while_its_node_is_drained(void **state)
+{
+    BlockDriverState *a = memory_node("a");
+    SlowScene scene;
+    GError *err = NULL;
+    bool ok;
+
+    slow_scene_begin(&scene, false);
+    ok = bdrv_set_backing(scene.slow, a, &err);
+    assert_ok(ok, err);
+    visit_next_drain(&scene, take_backing_away, scene.slow);
+    ok = bdrv_set_backing(scene.slow, scene.b, &err);
+    assert_ok(ok, err);
+    assert_ptr_equal(child_of(scene.slow, "backing"), scene.b);
+    assert_int_equal(bdrv_get_refcount(a), 1);
+    slow_scene_end(&scene);
+    bdrv_unref(a);
+}
+
+static void drain_it(void *opaque)
+{
+    assert_false(format_was_asked);
+    bdrv_drained_begin(opaque);
+    assert_true(format_was_asked);
+    bdrv_drained_end(opaque);
+}
+
+static void draining_waits_for_a_question(void **state)
+{
+    SlowScene scene;
+    BlockDriverInfo info;
+
+    slow_scene_begin(&scene, false);
+    format_was_asked = false;
+    aio_bh_oneshot(aio_context_main(), drain_it, scene.slow);
+    assert_int_equal(bdrv_get_info(scene.slow, &info), 0);
+    slow_scene_end(&scene);
+}
+
 static void look_for_it(void *opaque)
 {
     assert_null(bdrv_find_node("top"));
@@ -428,11 +628,6 @@ static void completion_may_drain_and_let_go(void **state)
     bdrv_unref(a);
 }
 
-static void note_result(void *opaque, int ret)
-{
-    *(int *)opaque = ret;
-}
-
 static void draining_waits_for_the_callback(void **state)
 {
     BlockDriverState *a = memory_node("a");
@@ -509,6 +704,33 @@ static void same_edge_is_changed_twice(void **state)
     bdrv_unref(c);
 }
 
+static void edge_that_moved_meanwhile_stays_there(void **state)
+{
+    static const BlockDevOps ops = {.drained_begin = note_begin, .drained_end = note_end};
+    BlockDriverState *a = memory_node("a"), *b = memory_node("b"), *c = memory_node("c");
+    BlockDriverState *raw = node_on("raw", "top", "a");
+    BdrvTransaction *tran = bdrv_transaction_new();
+    Device dev = {.blk = blk_on("disk0", raw)};
+    GError *err = NULL;
+
+    blk_set_dev_ops(dev.blk, &ops, &dev);
+    bdrv_transaction_replace_child(tran, edge_of(raw, "file"), b);
+    assert_true(bdrv_replace_node(a, c, NULL));
+    assert_false(bdrv_transaction_commit(tran, &err));
+    assert_error_has(&err, "something else");
+    assert_ptr_equal(child_of(raw, "file"), c);
+    assert_int_equal(bdrv_get_refcount(a), 1);
+    assert_int_equal(bdrv_get_refcount(b), 1);
+    assert_int_equal(bdrv_get_refcount(c), 2);
+    assert_true(dev.begun > 0);
+    assert_int_equal(dev.begun, dev.ended); /* no longer drained */
+    blk_unref(dev.blk);
+    bdrv_unref(raw);
+    bdrv_unref(a);
+    bdrv_unref(b);
+    bdrv_unref(c);
+}
+
 /* @commit: then the backing file at the end is @expected; else nothing has changed. */
 static void backing_comes_and_goes(const char *const *backings, bool commit, const char *expected)
 {
@@ -552,6 +774,26 @@ static void backing_is_set_and_unset_in_any_order(void **state)
     backing_comes_and_goes((const char *[]){"a", "b", "-", "a", NULL}, false, "-");
 }
 
+static void backing_that_is_drained_quiesces_what_is_above(void **state)
+{
+    static const BlockDevOps ops = {.drained_begin = note_begin, .drained_end = note_end};
+    BlockDriverState *f = memory_node("f"), *a = memory_node("a");
+    BlockDriverState *top = node_on("nested-format", "top", "f");
+    Device dev = {.blk = blk_on("disk0", top)};
+
+    blk_set_dev_ops(dev.blk, &ops, &dev);
+    bdrv_drained_begin(a);
+    assert_true(bdrv_set_backing(top, a, NULL));
+    assert_int_equal(dev.begun, dev.ended + 1);
+    assert_true(bdrv_set_backing(top, NULL, NULL));
+    assert_int_equal(dev.begun, dev.ended);
+    bdrv_drained_end(a);
+    blk_unref(dev.blk);
+    bdrv_unref(top);
+    bdrv_unref(f);
+    bdrv_unref(a);
+}
+
 static void later_change_may_build_on_an_earlier_one(void **state)
 {
     BlockDriverState *f = memory_node("f"), *g = memory_node("g");
@@ -574,6 +816,26 @@ static void later_change_may_build_on_an_earlier_one(void **state)
     bdrv_unref(g);
 }
 
+static void edge_that_goes_in_a_transaction_leads_nowhere_after(void **state)
+{
+    BlockDriverState *f = memory_node("f"), *a = memory_node("a"), *b = memory_node("b");
+    BlockDriverState *top = node_on("nested-format", "top", "f");
+    BdrvTransaction *tran;
+    GError *err = NULL;
+
+    assert_true(bdrv_set_backing(top, a, NULL));
+    tran = bdrv_transaction_new();
+    bdrv_transaction_set_backing(tran, top, NULL);
+    bdrv_transaction_replace_child(tran, edge_of(top, "backing"), b);
+    assert_false(bdrv_transaction_commit(tran, &err));
+    assert_error_has(&err, "'backing'");
+    assert_ptr_equal(child_of(top, "backing"), a);
+    bdrv_unref(top);
+    bdrv_unref(f);
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+
 static void driver_without_backing_files_gets_none(void **state)
 {
     BlockDriverState *a = memory_node("a"), *b = memory_node("b");
@@ -588,15 +850,73 @@ static void driver_without_backing_files_gets_none(void **state)
     bdrv_unref(b);
 }
 
+/* An edge to a node with force-share shares all; elsewhere it does not. */
+static void edge_that_moves_shares_what_it_shares_there(void **state)
+{
+    BlockDriverState *a = open_node_with("driver=memory,size=1M,node-name=a,force-share=on", 0);
+    BlockDriverState *b = memory_node("b");
+    BlockDriverState *top = open_node_with("driver=nested-format,file=a", 0);
+    BlockBackend *blk = blk_new(NULL, BLK_PERM_WRITE, BLK_PERM_ALL, NULL);
+    GError *err = NULL;
+    bool ok = bdrv_replace_node(a, b, &err);
+
+    assert_ok(ok, err);
+    assert_false(blk_insert_bs(blk, b, &err));
+    assert_error_has(&err, "write");
+    blk_unref(blk);
+    bdrv_unref(top);
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+
 static int setup(void **state)
 {
     return blockgraph_group_setup(state) == 0 && bdrv_register(&format_driver, NULL) ? 0 : -1;
 }
 
-int main(void)
+/* ---- What ends the program ------------------------------------------------------------------ */
+
+static void assert_exclusive(void *opaque)
+{
+    bdrv_graph_assert_writable();
+}
+
+static void changing_while_the_writer_only_waits(void)
+{
+    Visitor v = {assert_exclusive};
+
+    setup(NULL);
+    visit_next_change(&v);
+    bdrv_graph_wrlock();
+    bdrv_graph_wrunlock();
+}
+
+static void waiting_while_holding_the_lock(void)
+{
+    setup(NULL);
+    memory_node("a");
+    bdrv_graph_wrlock();
+    bdrv_drain_all_begin();
+    bdrv_graph_wrunlock();
+}
+
+static const DeathCase deaths[] = {
+    DIES(changing_while_the_writer_only_waits, "graph lock: not held exclusively"),
+    DIES(waiting_while_holding_the_lock, "while it is held exclusively"),
+};
+
+static void misuse_of_the_lock_ends_the_program(void **state)
+{
+    assert_deaths(deaths, G_N_ELEMENTS(deaths));
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_of_a_callback_does_not_wait_for_the_writer),
+        cmocka_unit_test(drain_of_a_callback_does_not_wait_for_the_writer),
+        cmocka_unit_test(
+            last_reference_dropped_by_a_callback_does_not_wait_for_the_writer),
         cmocka_unit_test(change_of_a_callback_goes_first),
         cmocka_unit_test(medium_is_revoked_while_it_is_replaced),
         cmocka_unit_test(medium_is_revoked_while_it_is_put_in),
@@ -604,6 +924,10 @@ int main(void)
         cmocka_unit_test(medium_goes_once),
         cmocka_unit_test(edge_moves_while_it_is_detached),
         cmocka_unit_test(parent_closes_while_its_edge_is_to_be_changed),
+        cmocka_unit_test(edge_goes_while_its_node_is_drained),
+        cmocka_unit_test(edge_goes_while_nodes_are_drained_to_be_replaced),
+        cmocka_unit_test(backing_goes_while_its_node_is_drained),
+        cmocka_unit_test(draining_waits_for_a_question),
         cmocka_unit_test(node_that_closes_is_found_no_more),
         cmocka_unit_test(device_revokes_when_its_medium_changes),
         cmocka_unit_test(device_that_goes_gets_no_other_medium),
@@ -613,10 +937,16 @@ int main(void)
         cmocka_unit_test(last_reference_waits_for_what_was_held_back),
         cmocka_unit_test(made_up_node_name_is_no_backend_s),
         cmocka_unit_test(same_edge_is_changed_twice),
+        cmocka_unit_test(edge_that_moved_meanwhile_stays_there),
         cmocka_unit_test(backing_is_set_and_unset_in_any_order),
+        cmocka_unit_test(backing_that_is_drained_quiesces_what_is_above),
         cmocka_unit_test(later_change_may_build_on_an_earlier_one),
+        cmocka_unit_test(edge_that_goes_in_a_transaction_leads_nowhere_after),
         cmocka_unit_test(driver_without_backing_files_gets_none),
+        cmocka_unit_test(edge_that_moves_shares_what_it_shares_there),
+        cmocka_unit_test(misuse_of_the_lock_ends_the_program),
     };
 
+    death_main(argc, argv, deaths, G_N_ELEMENTS(deaths));
     return cmocka_run_group_tests(tests, setup, blockgraph_group_teardown);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* check: whether an image's metadata is whole. */
+/* check: whether an image's metadata is whole, and repairing it. */
 #include "tools/img/commands.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ static const ImgOption check_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
     { "cache", 'T', "CACHE", "the image's cache mode (default: writeback)" },
-    { "repair", 'r', "leaks|all", "repair what is wrong (not supported yet)" },
+    { "repair", 'r', "leaks|all", "repair leaks only, or all that is wrong" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_QUIET,
     IMG_OPTION_OUTPUT,
@@ -110,7 +110,30 @@ static int exit_code(const BdrvCheckResult *r)
     return r->leaks != 0 ? CHECK_LEAKS : CHECK_CLEAN;
 }
 
-static int check_image(const ImgArgs *args, int flags)
+/* What was repaired is looked at again: @r is then of the image as it is now. */
+static int repair(BlockDriverState *bs, const ImgArgs *args, int fix, BdrvCheckResult *r)
+{
+    int ret = bdrv_repair(bs, fix, r, print_finding, NULL);
+    int64_t leaks = r->leaks_fixed, corruptions = r->corruptions_fixed;
+
+    if (ret < 0 || (leaks == 0 && corruptions == 0)) {
+        return ret;
+    }
+    if (!args->json && !args->quiet) {
+        printf("The following inconsistencies were found and repaired:\n\n"
+               "    %" G_GINT64_FORMAT " leaked clusters\n"
+               "    %" G_GINT64_FORMAT " corruptions\n\n"
+               "Double checking the fixed image now...\n",
+               leaks, corruptions);
+        fflush(stdout);
+    }
+    ret = bdrv_check(bs, r, print_finding, NULL);
+    r->leaks_fixed = leaks;
+    r->corruptions_fixed = corruptions;
+    return ret;
+}
+
+static int check_image(const ImgArgs *args, int flags, int fix)
 {
     const char *filename = img_operand(args, 0);
     g_autoptr(BlockBackend) blk = img_open_operand(args, flags);
@@ -120,7 +143,8 @@ static int check_image(const ImgArgs *args, int flags)
     if (blk == NULL) {
         return CHECK_FAILED;
     }
-    ret = bdrv_check(blk_bs(blk), &result, print_finding, NULL);
+    ret = fix != 0 ? repair(blk_bs(blk), args, fix, &result)
+                   : bdrv_check(blk_bs(blk), &result, print_finding, NULL);
     if (ret == -ENOTSUP) {
         tool_error("This image format does not support checks");
         return CHECK_UNSUPPORTED;
@@ -141,19 +165,20 @@ static int check_run(ImgArgs *args)
 {
     int flags = BDRV_O_CHECK | BDRV_O_NO_BACKING;
     const char *cache = "writeback";
-    const char *repair = NULL;
     bool writethrough;
+    int fix = 0;
     int c;
 
     while ((c = img_args_next(args)) > 0) {
         if (c == 'T') {
             cache = optarg;
+        } else if (strcmp(optarg, "leaks") == 0) {
+            fix = BDRV_FIX_LEAKS;
+        } else if (strcmp(optarg, "all") == 0) {
+            fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
         } else {
-            repair = optarg;
-            if (strcmp(repair, "leaks") != 0 && strcmp(repair, "all") != 0) {
-                return img_usage_error(args, "--repair (-r) expects 'leaks' or 'all' not '%s'",
-                                       repair);
-            }
+            return img_usage_error(args, "--repair (-r) expects 'leaks' or 'all' not '%s'",
+                                   optarg);
         }
     }
     if (c == IMG_ARGS_LEAVE) {
@@ -169,11 +194,7 @@ static int check_run(ImgArgs *args)
         tool_error("Invalid source cache option: %s", cache);
         return CHECK_FAILED;
     }
-    if (repair != NULL) {
-        tool_error("'%s': repairing (-r %s) is not supported yet", img_operand(args, 0), repair);
-        return CHECK_FAILED;
-    }
-    return check_image(args, flags);
+    return check_image(args, fix != 0 ? flags | BDRV_O_RDWR : flags, fix);
 }
 
 const ImgCommand img_check_command = {

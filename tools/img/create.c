@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include "block/block-int.h"
 #include "tools/img/common.h"
 #include "tools/tool.h"
 
@@ -24,40 +25,78 @@ typedef struct Create {
     const char *filename;
     const char *backing;
     const char *backing_format;
+    bool backing_unsafe;
+    int64_t size; /* the operand, or -1 */
     GPtrArray *options;
     BlockDriver *drv;
     BlockDriver *file_drv;
 } Create;
 
-/* Text of one option as "name=value", in the way that its type is written. */
-static char *option_text(const BlockOption *option, JsonObject *options)
+/* ---- What is made, in one line -------------------------------------------------- */
+
+/* The value of "name", or of "outer.inner" in a nested object; or NULL. */
+static JsonNode *option_value(JsonObject *options, const char *name)
 {
-    g_autoptr(JsonObject) copy = block_options_copy(options);
+    const char *dot = strchr(name, '.');
+    g_autofree char *outer = dot != NULL ? g_strndup(name, dot - name) : NULL;
+    JsonNode *node;
+
+    if (dot == NULL) {
+        return json_object_get_member(options, name);
+    }
+    node = json_object_get_member(options, outer);
+    return node != NULL && JSON_NODE_HOLDS_OBJECT(node)
+               ? option_value(json_node_get_object(node), dot + 1)
+               : NULL;
+}
+
+/* A value as option lists have it: commas doubled. */
+static char *escaped(const char *text)
+{
+    g_auto(GStrv) parts = g_strsplit(text, ",", -1);
+
+    return g_strjoinv(",,", parts);
+}
+
+/* Text of one option as "name=value", in the way that its type is written. */
+static char *option_text(const BlockOption *option, JsonNode *node)
+{
+    g_autoptr(JsonObject) value = json_object_new();
     g_autofree char *text = NULL;
+    g_autofree char *shown = NULL;
     int64_t bytes = 0;
     bool on = false;
 
+    json_object_set_member(value, "value", json_node_copy(node));
     if (strcmp(option->type, "size") == 0 &&
-        block_options_take_size(copy, option->name, &bytes, NULL)) {
+        block_options_take_size(value, "value", &bytes, NULL)) {
         return g_strdup_printf(" %s=%" G_GINT64_FORMAT, option->name, bytes);
     }
-    if (strcmp(option->type, "bool") == 0 &&
-        block_options_take_bool(copy, option->name, &on, NULL)) {
+    if (strcmp(option->type, "bool") == 0 && block_options_take_bool(value, "value", &on, NULL)) {
         return g_strdup_printf(" %s=%s", option->name, on ? "on" : "off");
     }
-    block_options_take_string(copy, option->name, &text, NULL);
-    return g_strdup_printf(" %s=%s", option->name, text != NULL ? text : "");
+    block_options_take_string(value, "value", &text, NULL);
+    shown = escaped(text != NULL ? text : "");
+    return g_strdup_printf(" %s=%s", option->name, shown);
 }
 
-/* Append those of the table's options that are given and not yet told. */
+/* Append those of the table's options that have a value and are not yet told. */
 static void append_options(GString *text, const BlockOption *table, JsonObject *options,
                            GHashTable *told)
 {
     for (const BlockOption *o = table; o != NULL && o->name != NULL; o++) {
-        if (json_object_has_member(options, o->name) && g_hash_table_add(told, (gpointer)o->name)) {
-            g_autofree char *one = option_text(o, options);
+        JsonNode *node = option_value(options, o->name);
+
+        if ((node == NULL && o->default_value == NULL) ||
+            !g_hash_table_add(told, (gpointer)o->name)) {
+            continue;
+        }
+        if (node != NULL) {
+            g_autofree char *one = option_text(o, node);
 
             g_string_append(text, one);
+        } else {
+            g_string_append_printf(text, " %s=%s", o->name, o->default_value);
         }
     }
 }
@@ -73,47 +112,123 @@ static void print_what_is_made(const Create *create, JsonObject *options)
     g_string_free(text, TRUE);
 }
 
-/* Put the size operand into the options; it must be given exactly once. */
-static bool add_size(const Create *create, JsonObject *options)
-{
-    g_autoptr(JsonObject) copy = NULL;
-    GError *err = NULL;
-    int64_t size = -1;
+/* ---- Size and backing file -------------------------------------------------------- */
 
-    if (img_operand_count(create->args) == 2) {
-        if (json_object_has_member(options, "size")) {
-            tool_error("%s: The image size must be specified only once", create->filename);
-            return false;
-        }
-        if (!tool_parse_size("image size", img_operand(create->args, 1), 0, INT64_MAX, &size)) {
-            return false;
-        }
-        json_object_set_int_member(options, "size", size);
+/* Put the size operand into the options; it may not be there, too. */
+static bool add_size_operand(const Create *create, JsonObject *options)
+{
+    if (create->size < 0) {
         return true;
     }
-    copy = block_options_copy(options);
-    if (!block_options_take_size(copy, "size", &size, &err)) {
-        tool_error_take(err, "%s: ", create->filename);
+    if (json_object_has_member(options, "size")) {
+        tool_error("%s: The image size must be specified only once", create->filename);
         return false;
     }
-    if (size < 0) {
-        tool_error("%s: Image creation needs a size parameter", create->filename);
-        return false;
-    }
-    json_object_set_int_member(options, "size", size);
+    json_object_set_int_member(options, "size", create->size);
     return true;
 }
 
-static bool check_backing(const Create *create)
+/* -b and -F are options, too; they win over -o. */
+static bool add_backing(const Create *create, JsonObject *options)
 {
-    if (create->drv->supports_backing ||
-        (create->backing == NULL && create->backing_format == NULL)) {
+    if ((create->backing != NULL || create->backing_format != NULL) &&
+        !create->drv->supports_backing) {
+        tool_error("%s: Backing file %snot supported for file format '%s'", create->filename,
+                   create->backing == NULL ? "format " : "", create->format);
+        return false;
+    }
+    if (create->backing != NULL) {
+        json_object_set_string_member(options, "backing_file", create->backing);
+    }
+    if (create->backing_format != NULL) {
+        json_object_set_string_member(options, "backing_fmt", create->backing_format);
+    }
+    return true;
+}
+
+/* Open the backing file, to see that it is there, and for its length. */
+static BlockDriverState *open_backing(const Create *create, const char *backing,
+                                      const char *format)
+{
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autofree char *name = NULL;
+    BlockDriverState *bs = NULL;
+    GError *err = NULL;
+
+    if (format != NULL) {
+        json_object_set_string_member(options, "driver", format);
+    }
+    name = bdrv_combine_filename(create->filename, backing, &err);
+    if (name != NULL) {
+        bs = bdrv_open(name, options, 0, img_policy(create->args), &err);
+    }
+    if (bs == NULL) {
+        tool_error_take(err, "%s: ", create->filename);
+        if (name != NULL) {
+            fprintf(stderr, "Could not open backing image.\n");
+        }
+    }
+    return bs;
+}
+
+static bool take_backing_length(const Create *create, const char *backing, const char *format,
+                                JsonObject *options)
+{
+    BlockDriverState *bs = open_backing(create, backing, format);
+    bool ok = bs != NULL && format != NULL;
+
+    if (bs != NULL && format == NULL) {
+        tool_error("%s: Backing file specified without backing format", create->filename);
+        fprintf(stderr, "Detected format of %s.\n", bdrv_get_format_name(bs));
+    }
+    if (ok && !json_object_has_member(options, "size")) {
+        json_object_set_int_member(options, "size", bdrv_getlength(bs));
+    }
+    bdrv_unref(bs);
+    return ok;
+}
+
+/* Check the backing file that the options name, if they do. */
+static bool check_backing(const Create *create, JsonObject *options)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+    g_autofree char *backing = NULL;
+    g_autofree char *format = NULL;
+
+    block_options_take_string(copy, "backing_file", &backing, NULL);
+    block_options_take_string(copy, "backing_fmt", &format, NULL);
+    if (backing == NULL) {
         return true;
     }
-    tool_error("%s: Backing file %snot supported for file format '%s'", create->filename,
-               create->backing == NULL ? "format " : "", create->format);
-    return false;
+    if (backing[0] == '\0') {
+        tool_error("%s: Expected backing file name, got empty string", create->filename);
+        return false;
+    }
+    if (strcmp(backing, create->filename) == 0) {
+        tool_error("%s: Error: Trying to create an image with the same filename as the backing "
+                   "file",
+                   create->filename);
+        return false;
+    }
+    if (!create->backing_unsafe) {
+        return take_backing_length(create, backing, format, options);
+    }
+    if (format == NULL) {
+        tool_error("%s: Backing file specified without backing format", create->filename);
+    }
+    return format != NULL;
 }
+
+static bool check_has_size(const Create *create, JsonObject *options)
+{
+    if (!json_object_has_member(options, "size")) {
+        tool_error("%s: Image creation needs a size parameter", create->filename);
+        return false;
+    }
+    return true;
+}
+
+/* ---- The image ------------------------------------------------------------------------ */
 
 static bool find_drivers(Create *create)
 {
@@ -147,7 +262,8 @@ static int create_image(Create *create)
         return 1;
     }
     options = img_create_options(prefix, create->options, create->drv, create->file_drv);
-    if (options == NULL || !check_backing(create) || !add_size(create, options)) {
+    if (options == NULL || !add_size_operand(create, options) || !add_backing(create, options) ||
+        !check_backing(create, options) || !check_has_size(create, options)) {
         return 1;
     }
     if (!create->args->quiet) {
@@ -155,8 +271,11 @@ static int create_image(Create *create)
     }
     if (!bdrv_create(create->drv, create->filename, options, &err)) {
         if (g_error_matches(err, BLOCK_ERROR, EFBIG)) {
-            tool_error("%sThe image size is too large for file format '%s'", prefix,
-                       create->format);
+            tool_error("%sThe image size is too large for file format '%s'%s", prefix,
+                       create->format,
+                       img_find_create_option(create->drv, NULL, "cluster_size") != NULL
+                           ? " (try using a larger cluster size)"
+                           : "");
             g_error_free(err);
         } else {
             tool_error_take(err, "%s", prefix);
@@ -189,7 +308,7 @@ static int print_help(const Create *create)
 static int create_run(ImgArgs *args)
 {
     g_autoptr(GPtrArray) options = g_ptr_array_new();
-    Create create = { .args = args, .options = options };
+    Create create = { .args = args, .options = options, .size = -1 };
     int c;
 
     while ((c = img_args_next(args)) > 0) {
@@ -199,6 +318,8 @@ static int create_run(ImgArgs *args)
             create.backing = optarg;
         } else if (c == 'F') {
             create.backing_format = optarg;
+        } else if (c == 'u') {
+            create.backing_unsafe = true;
         }
     }
     if (c == IMG_ARGS_LEAVE) {
@@ -215,6 +336,10 @@ static int create_run(ImgArgs *args)
         return img_usage_error(args, "Unexpected argument: %s", img_operand(args, 2));
     }
     create.filename = img_operand(args, 0);
+    if (img_operand_count(args) == 2 &&
+        !tool_parse_size("image size", img_operand(args, 1), 0, INT64_MAX, &create.size)) {
+        return 1;
+    }
     return create_image(&create);
 }
 

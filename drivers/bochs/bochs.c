@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The Bochs format: growing hard disk images of the Bochs emulator, both
- * versions of the header. Reading only. See docs/formats/bochs.md.
+ * versions of the header. See docs/formats/bochs.md.
+ *
+ * Here: the header, opening, closing, and the driver's table.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "blockgraph/block-driver.h"
+#include "drivers/bochs/bochs.h"
 
 /* ---- Layout on disk: all numbers are little-endian --------------------------------- */
 
@@ -17,7 +20,6 @@
 #define HEADER_V1 0x00010000U
 #define HEADER_V2 0x00020000U
 #define HEADER_BYTES 512
-#define UNALLOCATED 0xffffffffU
 
 /* Offsets of what follows. */
 enum {
@@ -34,25 +36,18 @@ enum {
     FIELDS_END = 96,
 };
 
-/* The catalog's entry i is UNALLOCATED or e: then guest range i lies in the
- * file's extent e, which is a bitmap and the data, both in whole sectors. */
+/* The catalog's entry i is BOCHS_UNALLOCATED, or the number of the place in the
+ * file where extent i of the disk lies. */
 
 /* Bounds of what a header may make us do. */
 #define MAX_CATALOG (1U << 20)
 #define MAX_EXTENT (8U << 20)
 #define MAX_BITMAP (1U << 20)
-#define MAX_SCAN 1024 /* extents, each way */
-#define EXTENT_BITMAP_BYTES (MAX_EXTENT / BDRV_SECTOR_SIZE / 8)
 
-/* ---- State: does not change after open ---------------------------------------------- */
-
-typedef struct BochsState {
-    uint32_t *catalog;
-    uint32_t catalog_entries;
-    int64_t extent_bytes;  /* of guest data */
-    int64_t bitmap_bytes;  /* of the bitmap in the file, whole sectors */
-    int64_t extents_start; /* where the first extent begins in the file */
-} BochsState;
+static int64_t whole_sectors(int64_t bytes)
+{
+    return bytes + (-bytes & (BDRV_SECTOR_SIZE - 1));
+}
 
 static uint32_t get_le32(const uint8_t *p)
 {
@@ -115,7 +110,8 @@ static bool check_extents(BlockDriverState *bs, BlockDriverState *file, const ui
         return refuse(file, "bitmap size", bitmap, "does not fit the extent size", errp);
     }
     s->extent_bytes = extent;
-    s->bitmap_bytes = (bitmap + BDRV_SECTOR_SIZE - 1) / BDRV_SECTOR_SIZE * BDRV_SECTOR_SIZE;
+    s->bitmap_bytes = whole_sectors(bitmap);
+    s->bitmap_room = whole_sectors((extent / BDRV_SECTOR_SIZE + 7) / 8);
     return true;
 }
 
@@ -147,7 +143,7 @@ static bool check_catalog(BlockDriverState *bs, BlockDriverState *file, const ui
     }
     s->catalog_entries = entries;
     bdrv_set_length(bs, disk);
-    bdrv_set_map_unit(bs, s->extent_bytes);
+    bdrv_set_map_unit(bs, BDRV_SECTOR_SIZE);
     return true;
 }
 
@@ -162,7 +158,6 @@ static bool read_catalog(BlockDriverState *bs, BdrvChild *file, const char *file
     ret = s->catalog ? bdrv_pread(file, offset, bytes, s->catalog, 0) : -ENOMEM;
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not read the catalog of '%s'", filename);
-        g_clear_pointer(&s->catalog, g_free);
         return false;
     }
     for (uint32_t i = 0; i < s->catalog_entries; i++) {
@@ -171,17 +166,70 @@ static bool read_catalog(BlockDriverState *bs, BdrvChild *file, const char *file
     return true;
 }
 
-static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GError **errp)
+static int compare_numbers(const void *a, const void *b)
 {
-    uint8_t header[HEADER_BYTES];
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Writing to a place that two extents share, or that is not there, would do harm. */
+static char *find_catalog_damage(BochsState *s, int64_t file_length)
+{
+    g_autofree uint32_t *sorted = g_memdup2(s->catalog, MAX(s->catalog_entries, 1) * 4);
+
+    qsort(sorted, s->catalog_entries, sizeof(*sorted), compare_numbers);
+    for (uint32_t i = 0; i < s->catalog_entries && sorted[i] != BOCHS_UNALLOCATED; i++) {
+        if (i > 0 && sorted[i] == sorted[i - 1]) {
+            return g_strdup_printf("two entries of the catalog are %" PRIu32, sorted[i]);
+        }
+        if (bochs_place(s, sorted[i]) + s->bitmap_bytes > file_length) {
+            return g_strdup_printf("entry %" PRIu32 " of the catalog leads beyond the end",
+                                   sorted[i]);
+        }
+        s->next = sorted[i] + 1;
+    }
+    return NULL;
+}
+
+/*
+ * Make ready for writing. Why that cannot be, if the image is damaged, or would not
+ * be understood by Bochs; else NULL.
+ */
+static char *prepare_writing(BochsState *s, BlockDriverState *file)
+{
+    int64_t catalog_start = s->extents_start - 4 * (int64_t)s->catalog_entries;
+    g_autofree char *damage = NULL;
+
+    damage = catalog_start == BOCHS_CATALOG_START
+                 ? find_catalog_damage(s, bdrv_getlength(file))
+                 : g_strdup_printf("its header has %" PRId64 " bytes", catalog_start);
+    if (damage) {
+        return g_strdup_printf("Could not open '%s' for writing: %s", bdrv_get_filename(file),
+                               damage);
+    }
+    s->stored = g_new(uint32_t, MAX(s->catalog_entries, 1));
+    for (uint32_t i = 0; i < s->catalog_entries; i++) {
+        s->stored[i] = GUINT32_TO_LE(s->catalog[i]);
+    }
+    return NULL;
+}
+
+static bool become_writable(BlockDriverState *bs, BlockDriverState *file, GError **errp)
+{
+    g_autofree char *reason = prepare_writing(bdrv_state(bs), file);
+
+    return !reason || bdrv_apply_auto_read_only(bs, reason, errp);
+}
+
+static bool read_image(BlockDriverState *bs, GError **errp)
+{
     BlockDriverState *file_bs;
     BdrvChild *file;
+    uint8_t header[HEADER_BYTES];
+    uint32_t catalog_start;
     int ret;
 
-    if (!bdrv_apply_auto_read_only(bs, "Bochs images can only be opened read-only", errp) ||
-        !bdrv_open_file_child(bs, options, errp)) {
-        return false;
-    }
     bdrv_graph_rdlock_main_loop();
     file = bdrv_file_child(bs);
     file_bs = bdrv_child_bs(file);
@@ -196,100 +244,64 @@ static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
         block_error_set(errp, EINVAL, "Image not in Bochs format");
         return false;
     }
-    return check_extents(bs, file_bs, header, errp) &&
-           check_catalog(bs, file_bs, header, errp) &&
-           read_catalog(bs, file, bdrv_get_filename(file_bs), get_le32(header + AT_HEADER_SIZE),
-                        errp);
+    catalog_start = get_le32(header + AT_HEADER_SIZE);
+    return check_extents(bs, file_bs, header, errp) && check_catalog(bs, file_bs, header, errp) &&
+           read_catalog(bs, file, bdrv_get_filename(file_bs), catalog_start, errp) &&
+           (!bdrv_is_writable(bs) || become_writable(bs, file_bs, errp));
 }
 
 static void bochs_close(BlockDriverState *bs)
 {
     BochsState *s = bdrv_state(bs);
 
+    bochs_extents_destroy(s);
+    g_free(s->stored);
     g_free(s->catalog);
 }
 
-/* ---- Mapping ----------------------------------------------------------------------------- */
-
-/* The run of unallocated extents around extent @index, as far as it is near. */
-static void map_unallocated(BlockDriverState *bs, uint32_t index, BdrvMapping *mapping)
+static bool bochs_open(BlockDriverState *bs, JsonObject *options, int flags, GError **errp)
 {
     BochsState *s = bdrv_state(bs);
-    uint32_t first = index, end = index + 1;
 
-    while (first > 0 && index - first < MAX_SCAN && s->catalog[first - 1] == UNALLOCATED) {
-        first--;
+    s->bs = bs;
+    bochs_extents_init(s);
+    if (bdrv_open_file_child(bs, options, errp) && read_image(bs, errp)) {
+        return true;
     }
-    while (end < s->catalog_entries && end - index < MAX_SCAN &&
-           s->catalog[end] == UNALLOCATED) {
-        end++;
-    }
-    mapping->target = BDRV_MAP_UNALLOCATED;
-    mapping->offset = first * s->extent_bytes;
-    mapping->bytes = end * s->extent_bytes - mapping->offset;
+    bochs_close(bs);
+    return false;
 }
 
-static bool test_bit(const uint8_t *bitmap, int64_t bit)
+/* What is made ready for writing stays: nobody else changes the catalog. */
+static bool bochs_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **errp)
 {
-    return bitmap[bit / 8] >> (bit % 8) & 1;
+    BochsState *s = bdrv_state(state->bs);
+    g_autofree char *reason = NULL;
+    BlockDriverState *file;
+
+    if (!(state->flags & BDRV_O_RDWR) || s->stored) {
+        return true;
+    }
+    bdrv_graph_rdlock_main_loop();
+    file = bdrv_child_bs(bdrv_file_child(state->bs));
+    bdrv_graph_rdunlock_main_loop();
+    reason = prepare_writing(s, file);
+    if (reason) {
+        block_error_set(errp, EACCES, "%s", reason);
+    }
+    return !reason;
 }
 
-/* The run of equal bits around the sector of @req in its extent. */
-static void GRAPH_RDLOCK map_run(BlockDriverState *bs, const BdrvMapRequest *req,
-                                 const uint8_t *bitmap, int64_t data, BdrvMapping *mapping)
+static void bochs_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
 {
-    BochsState *s = bdrv_state(bs);
-    int64_t sectors = s->extent_bytes / BDRV_SECTOR_SIZE;
-    int64_t first = req->offset % s->extent_bytes / BDRV_SECTOR_SIZE;
-    int64_t end = first + 1;
-    bool present = test_bit(bitmap, first);
-
-    while (first > 0 && test_bit(bitmap, first - 1) == present) {
-        first--;
-    }
-    while (end < sectors && test_bit(bitmap, end) == present) {
-        end++;
-    }
-    mapping->offset = req->offset - req->offset % s->extent_bytes + first * BDRV_SECTOR_SIZE;
-    mapping->bytes = (end - first) * BDRV_SECTOR_SIZE;
-    mapping->target = BDRV_MAP_UNALLOCATED;
-    if (present) {
-        mapping->target = BDRV_MAP_DATA;
-        mapping->child = bdrv_file_child(bs);
-        mapping->child_offset = data + first * BDRV_SECTOR_SIZE;
-    }
+    limits->pwrite_zeroes_alignment = BDRV_SECTOR_SIZE;
+    limits->pdiscard_alignment = BDRV_SECTOR_SIZE;
 }
 
-static int coroutine_fn bochs_co_map(BlockDriverState *bs, const BdrvMapRequest *req,
-                                     BdrvMapping *mapping)
+static int coroutine_fn bochs_co_flush(BlockDriverState *bs)
 {
-    BochsState *s = bdrv_state(bs);
-    uint32_t index = req->offset / s->extent_bytes;
-    uint8_t bitmap[EXTENT_BITMAP_BYTES];
-    int64_t start, file_length;
-    int ret;
-
     bdrv_graph_assert_readable();
-    if (s->catalog[index] == UNALLOCATED) {
-        map_unallocated(bs, index, mapping);
-        return 0;
-    }
-    /* Below 2^55: the entry has 32 bits, an extent and its bitmap 9 MiB. */
-    start = s->extents_start + s->catalog[index] * (s->bitmap_bytes + s->extent_bytes);
-    file_length = bdrv_getlength(bdrv_child_bs(bdrv_file_child(bs)));
-    if (start + s->bitmap_bytes > file_length) {
-        return -EIO;
-    }
-    ret = bdrv_co_pread(bdrv_file_child(bs), start,
-                        (s->extent_bytes / BDRV_SECTOR_SIZE + 7) / 8, bitmap, 0);
-    if (ret < 0) {
-        return ret;
-    }
-    map_run(bs, req, bitmap, start + s->bitmap_bytes, mapping);
-    if (mapping->child && mapping->child_offset >= file_length) {
-        return -EIO;
-    }
-    return 0;
+    return bochs_write_back(bdrv_state(bs));
 }
 
 BlockDriver block_driver_bochs = {
@@ -299,5 +311,10 @@ BlockDriver block_driver_bochs = {
     .bdrv_probe = bochs_probe,
     .bdrv_open = bochs_open,
     .bdrv_close = bochs_close,
+    .bdrv_reopen_prepare = bochs_reopen_prepare,
+    .bdrv_refresh_limits = bochs_refresh_limits,
     .bdrv_co_map = bochs_co_map,
+    .bdrv_co_map_commit = bochs_co_map_commit,
+    .bdrv_co_map_abort = bochs_co_map_abort,
+    .bdrv_co_flush = bochs_co_flush,
 };
