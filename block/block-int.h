@@ -219,8 +219,6 @@ BlockDriver *bdrv_probe_buffer(const uint8_t *buf, size_t size, const char *file
 bool bdrv_driver_is_protocol(const BlockDriver *drv);
 /* The name of the protocol in "NAME:…", or NULL for a path; free with g_free(). */
 char *bdrv_filename_protocol(const char *filename);
-/* @name (maybe relative) as seen from the image @base; free with g_free(). */
-char *bdrv_combine_filename(const char *base, const char *name, GError **errp);
 
 /* ---- open.c --------------------------------------------------------------- */
 

@@ -179,12 +179,15 @@ static int coroutine_fn GRAPH_RDLOCK zero_range(Change c)
 
     if (units.offset > c.offset) {
         ret = zero_as_data(cut(&c, c.offset, units.offset));
+        /* What follows may lie in the same map unit: its mapping is asked for after. */
+        ret = part_pool_finish(c.pool, ret);
     }
     if (ret >= 0 && units.bytes > 0) {
         ret = change_range(units);
         if (ret == -ENOTSUP) {
             ret = zero_as_data(units);
         }
+        ret = part_pool_finish(c.pool, ret);
     }
     if (ret >= 0 && units.offset + units.bytes < end) {
         ret = zero_as_data(cut(&c, units.offset + units.bytes, end));

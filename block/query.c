@@ -155,6 +155,14 @@ bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *inf
     return bs->drv->bdrv_snapshot_get && bs->drv->bdrv_snapshot_get(bs, index, info);
 }
 
+int bdrv_stored_bitmap_get(BlockDriverState *bs, size_t index, BdrvStoredBitmapInfo *info,
+                           GError **errp)
+{
+    GLOBAL_STATE_CODE();
+    return bs->drv->bdrv_stored_bitmap_get
+               ? bs->drv->bdrv_stored_bitmap_get(bs, index, info, errp) : 0;
+}
+
 static bool snapshot_matches(const BdrvSnapshotInfo *sn, const char *id, const char *name)
 {
     return (!id || strcmp(sn->id, id) == 0) && (!name || strcmp(sn->name, name) == 0);

@@ -153,8 +153,6 @@ void json_printer_bool(JsonPrinter *p, const char *name, bool value)
 
 /* ---- Documents ---------------------------------------------------------------------- */
 
-static void print_node(JsonPrinter *p, const char *name, JsonNode *node);
-
 void json_printer_object(JsonPrinter *p, const char *name, JsonObject *object)
 {
     JsonObjectIter iter;
@@ -164,7 +162,7 @@ void json_printer_object(JsonPrinter *p, const char *name, JsonObject *object)
     json_printer_begin(p, name, '{');
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &member, &value)) {
-        print_node(p, member, value);
+        json_printer_node(p, member, value);
     }
     json_printer_end(p, '}');
 }
@@ -175,7 +173,7 @@ static void print_array(JsonPrinter *p, const char *name, JsonArray *array)
 
     json_printer_begin(p, name, '[');
     for (guint i = 0; i < length; i++) {
-        print_node(p, NULL, json_array_get_element(array, i));
+        json_printer_node(p, NULL, json_array_get_element(array, i));
     }
     json_printer_end(p, ']');
 }
@@ -202,7 +200,7 @@ static void print_scalar(JsonPrinter *p, const char *name, JsonNode *node)
     }
 }
 
-static void print_node(JsonPrinter *p, const char *name, JsonNode *node)
+void json_printer_node(JsonPrinter *p, const char *name, JsonNode *node)
 {
     switch (json_node_get_node_type(node)) {
     case JSON_NODE_OBJECT:

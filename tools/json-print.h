@@ -33,6 +33,7 @@ void json_printer_string(JsonPrinter *p, const char *name, const char *value);
 void json_printer_int(JsonPrinter *p, const char *name, int64_t value);
 void json_printer_bool(JsonPrinter *p, const char *name, bool value);
 void json_printer_object(JsonPrinter *p, const char *name, JsonObject *object);
+void json_printer_node(JsonPrinter *p, const char *name, JsonNode *node);
 
 /* A string as a JSON string with its quotes; free with g_free(). */
 char *json_quote(const char *string);

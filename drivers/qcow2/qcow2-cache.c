@@ -6,11 +6,11 @@
  * for a look-up only, and a CoMutex under which a slice is read.
  *
  * Invariants:
- *  1. A slice's words do not change while anybody holds it.
- *  2. A shard holds at most max_slices; what is taken out of it lives on until
- *     its last holder gives it back.
- *  3. A slice is in by_offset exactly if it is in lru; the shard owns one
- *     reference.
+ *  1. A slice's words change only while it is pinned, word by word (atomic).
+ *  2. A shard holds at most max_slices that are not pinned; what is taken out of it
+ *     lives on until its last holder gives it back.
+ *  3. A slice is in by_offset exactly if it is in lru or pinned, but for what was
+ *     dropped; the shard owns one reference.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,8 +20,14 @@
 
 struct Qcow2Slice {
     gint refs; /* atomic */
+    gint checked; /* atomic; Qcow2SliceCheck */
     uint64_t offset; /* in the file: the key */
     GList link;      /* in lru */
+    /* Under the shard's lock: */
+    unsigned pins;
+    bool dropped; /* no longer in the cache */
+    /* Under the writer's: listed to be written back. */
+    bool dirty;
     uint64_t words[];
 };
 
@@ -72,6 +78,35 @@ const uint64_t *qcow2_slice_words(const Qcow2Slice *slice)
     return slice->words;
 }
 
+uint64_t *qcow2_slice_writable(Qcow2Slice *slice)
+{
+    g_assert(slice->pins > 0);
+    return slice->words;
+}
+
+uint64_t qcow2_slice_offset(const Qcow2Slice *slice)
+{
+    return slice->offset;
+}
+
+bool qcow2_slice_set_dirty(Qcow2Slice *slice, bool dirty)
+{
+    bool was = slice->dirty;
+
+    slice->dirty = dirty;
+    return was;
+}
+
+Qcow2SliceCheck qcow2_slice_checked(const Qcow2Slice *slice)
+{
+    return g_atomic_int_get(&slice->checked);
+}
+
+void qcow2_slice_set_checked(Qcow2Slice *slice, Qcow2SliceCheck checked)
+{
+    g_atomic_int_set(&slice->checked, checked);
+}
+
 /* Take the oldest slice out of @shard. Under its lock. */
 static void evict_oldest(Shard *shard)
 {
@@ -93,6 +128,7 @@ void qcow2_cache_free(Qcow2Cache *cache)
         while (shard->lru.length > 0) {
             evict_oldest(shard);
         }
+        g_assert(g_hash_table_size(shard->by_offset) == 0);
         g_hash_table_unref(shard->by_offset);
         co_mutex_destroy(&shard->load_lock);
         g_mutex_clear(&shard->lock);
@@ -106,7 +142,7 @@ size_t qcow2_cache_count(Qcow2Cache *cache)
 
     for (unsigned i = 0; i < cache->shards; i++) {
         g_mutex_lock(&cache->shard[i].lock);
-        count += cache->shard[i].lru.length;
+        count += g_hash_table_size(cache->shard[i].by_offset);
         g_mutex_unlock(&cache->shard[i].lock);
     }
     return count;
@@ -121,7 +157,7 @@ static Qcow2Slice *lookup(Shard *shard, uint64_t offset)
     slice = g_hash_table_lookup(shard->by_offset, &offset);
     if (slice) {
         g_atomic_int_inc(&slice->refs);
-        if (shard->lru.head != &slice->link) {
+        if (slice->pins == 0 && shard->lru.head != &slice->link) {
             g_queue_unlink(&shard->lru, &slice->link);
             g_queue_push_head_link(&shard->lru, &slice->link);
         }
@@ -143,10 +179,20 @@ static void insert(const Qcow2Cache *cache, Shard *shard, Qcow2Slice *slice)
     g_mutex_unlock(&shard->lock);
 }
 
+static Qcow2Slice *slice_new(const Qcow2Cache *cache, uint64_t offset)
+{
+    Qcow2Slice *slice = g_malloc0(sizeof(*slice) + cache->slice_bytes);
+
+    slice->refs = 1;
+    slice->offset = offset;
+    slice->link = (GList){ .data = slice };
+    return slice;
+}
+
 static int coroutine_fn GRAPH_RDLOCK load(const Qcow2Cache *cache, BdrvChild *file, uint64_t offset,
                                           Qcow2Slice **result)
 {
-    Qcow2Slice *slice = g_malloc(sizeof(*slice) + cache->slice_bytes);
+    Qcow2Slice *slice = slice_new(cache, offset);
     int ret;
 
     bdrv_co_debug_event(file, BDRV_DEBUG_L2_LOAD);
@@ -156,17 +202,19 @@ static int coroutine_fn GRAPH_RDLOCK load(const Qcow2Cache *cache, BdrvChild *fi
         return ret;
     }
     qcow2_words_to_host(slice->words, cache->slice_bytes / sizeof(uint64_t));
-    slice->refs = 1;
-    slice->offset = offset;
-    slice->link = (GList){ .data = slice };
     *result = slice;
     return 0;
+}
+
+static Shard *shard_of(Qcow2Cache *cache, uint64_t offset)
+{
+    return &cache->shard[(offset >> cache->slice_bits) % cache->shards];
 }
 
 int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, BdrvChild *file, uint64_t offset,
                                  Qcow2Slice **slice)
 {
-    Shard *shard = &cache->shard[(offset >> cache->slice_bits) % cache->shards];
+    Shard *shard = shard_of(cache, offset);
     int ret = 0;
 
     *slice = lookup(shard, offset);
@@ -183,4 +231,99 @@ int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, BdrvChild *file, uint64_t of
     }
     co_mutex_unlock(&shard->load_lock);
     return ret;
+}
+
+/* Under the shard's lock. */
+static void pin_locked(Shard *shard, Qcow2Slice *slice)
+{
+    if (slice->pins++ == 0) {
+        g_queue_unlink(&shard->lru, &slice->link);
+    }
+}
+
+bool qcow2_cache_pin(Qcow2Cache *cache, Qcow2Slice *slice)
+{
+    Shard *shard = shard_of(cache, slice->offset);
+    bool found;
+
+    g_mutex_lock(&shard->lock);
+    found = g_hash_table_lookup(shard->by_offset, &slice->offset) == slice;
+    if (found) {
+        pin_locked(shard, slice);
+    }
+    g_mutex_unlock(&shard->lock);
+    return found;
+}
+
+void qcow2_cache_unpin(Qcow2Cache *cache, Qcow2Slice *slice)
+{
+    Shard *shard = shard_of(cache, slice->offset);
+
+    g_mutex_lock(&shard->lock);
+    if (--slice->pins == 0 && !slice->dropped) {
+        while (shard->lru.length >= cache->max_slices) {
+            evict_oldest(shard);
+        }
+        g_queue_push_head_link(&shard->lru, &slice->link);
+    }
+    g_mutex_unlock(&shard->lock);
+}
+
+Qcow2Slice *qcow2_cache_add(Qcow2Cache *cache, uint64_t offset, const uint64_t *words)
+{
+    Qcow2Slice *slice = slice_new(cache, offset);
+    Shard *shard = shard_of(cache, offset);
+
+    if (words) {
+        memcpy(slice->words, words, cache->slice_bytes);
+    }
+    qcow2_cache_drop(cache, offset);
+    g_mutex_lock(&shard->lock);
+    slice->refs = 2;
+    slice->pins = 1;
+    g_hash_table_insert(shard->by_offset, &slice->offset, slice);
+    g_mutex_unlock(&shard->lock);
+    return slice;
+}
+
+void qcow2_cache_drop(Qcow2Cache *cache, uint64_t offset)
+{
+    Shard *shard = shard_of(cache, offset);
+    Qcow2Slice *slice;
+
+    g_mutex_lock(&shard->lock);
+    slice = g_hash_table_lookup(shard->by_offset, &offset);
+    if (slice) {
+        g_hash_table_remove(shard->by_offset, &offset);
+        slice->dropped = true;
+        if (slice->pins == 0) {
+            g_queue_unlink(&shard->lru, &slice->link);
+        }
+        qcow2_slice_unref(slice);
+    }
+    g_mutex_unlock(&shard->lock);
+}
+
+bool qcow2_slice_is_dropped(Qcow2Cache *cache, const Qcow2Slice *slice)
+{
+    Shard *shard = shard_of(cache, slice->offset);
+    bool dropped;
+
+    g_mutex_lock(&shard->lock);
+    dropped = slice->dropped;
+    g_mutex_unlock(&shard->lock);
+    return dropped;
+}
+
+void qcow2_cache_clean(Qcow2Cache *cache)
+{
+    for (unsigned i = 0; i < cache->shards; i++) {
+        Shard *shard = &cache->shard[i];
+
+        g_mutex_lock(&shard->lock);
+        while (shard->lru.length > 0) {
+            evict_oldest(shard);
+        }
+        g_mutex_unlock(&shard->lock);
+    }
 }

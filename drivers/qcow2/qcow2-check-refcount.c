@@ -11,6 +11,14 @@ static uint64_t max_refcount(const Qcow2Check *c)
     return bits == 64 ? UINT64_MAX : (1ULL << bits) - 1;
 }
 
+uint64_t qcow2_check_end(Qcow2Check *c)
+{
+    uint64_t end = qcow2_clusters(&c->s->geo, c->file_length);
+
+    /* A last table may begin right where the file ends. */
+    return end + (qcow2_refmap_get(c->references, end) > 0);
+}
+
 uint64_t qcow2_check_wanted(Qcow2Check *c, uint64_t cluster)
 {
     return MIN(qcow2_refmap_get(c->references, cluster), max_refcount(c));
@@ -121,7 +129,7 @@ int coroutine_fn qcow2_check_refcount(Qcow2Check *c, uint64_t cluster, uint64_t 
 {
     int ret = stored_refcount(c, cluster, refcount);
 
-    if (ret == 0 && c->settled && cluster < qcow2_clusters(&c->s->geo, c->file_length)) {
+    if (ret == 0 && c->settled && cluster < qcow2_check_end(c)) {
         uint64_t wanted = qcow2_check_wanted(c, cluster);
 
         if (can_fix(*refcount, wanted, c->fix)) {
@@ -285,7 +293,7 @@ static void compare_one(Qcow2Check *c, uint64_t cluster, uint64_t refcount, uint
 int coroutine_fn qcow2_check_compare(Qcow2Check *c, int fix)
 {
     const Qcow2Geometry *geo = &c->s->geo;
-    uint64_t end = qcow2_clusters(geo, c->file_length), highest = 0;
+    uint64_t end = qcow2_check_end(c), highest = 0;
 
     for (uint64_t cluster = skip_unused(c, 0, end); cluster < end;
          cluster = skip_unused(c, cluster + 1, end)) {

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdarg.h>
+#include "drivers/qcow2/qcow2-alloc.h"
 #include "drivers/qcow2/qcow2-check.h"
 
 /* Refcount blocks are kept in about this much memory. */
@@ -287,7 +288,11 @@ int coroutine_fn qcow2_co_check(BlockDriverState *bs, int fix, BdrvCheckResult *
     c.blocks = g_new0(Qcow2CheckBlock, c.nb_blocks);
     qcow2_check_drop_blocks(&c);
     result->total_clusters = qcow2_clusters(&s->geo, s->header.size);
-    ret = check_all(&c);
+    /* What is in memory only is not looked at. */
+    ret = s->writer ? qcow2_write_back(s->writer, true) : 0;
+    if (ret == 0) {
+        ret = check_all(&c);
+    }
     check_clear(&c);
     if (fix) {
         int forgot = qcow2_repair_forget(s);

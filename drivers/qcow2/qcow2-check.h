@@ -83,6 +83,8 @@ int qcow2_check_unreadable(Qcow2Check *c, int ret, const char *what, uint64_t of
 
 /* Count a reference to each cluster that [@offset, @offset + @bytes) touches. */
 void qcow2_check_reference(Qcow2Check *c, uint64_t offset, uint64_t bytes);
+/* The cluster behind the last one that the file has, or that is referenced. */
+uint64_t qcow2_check_end(Qcow2Check *c);
 /* The references which the image should have a refcount for: not above the maximum. */
 uint64_t qcow2_check_wanted(Qcow2Check *c, uint64_t cluster);
 /*

@@ -28,6 +28,7 @@ bool qcow2_l1_entry_valid(const Qcow2Geometry *geo, uint64_t entry, uint64_t *l2
 typedef struct Unit {
     Qcow2Kind kind;
     bool has_place;
+    bool copied;
     uint64_t host;
 } Unit;
 
@@ -76,7 +77,9 @@ static Unit decode_unit(const Qcow2Geometry *geo, const Qcow2Entries *entries, s
 {
     bool extended = geo->subclusters > 1;
     const uint64_t *words = entries->words + (index << (geo->l2_entry_bits - 3));
-    uint64_t entry = words[0];
+    /* A writer may be storing others of these entries. */
+    uint64_t entry = __atomic_load_n(&words[0], __ATOMIC_RELAXED);
+    uint64_t bitmap = extended ? __atomic_load_n(&words[1], __ATOMIC_RELAXED) : 0;
     uint64_t place = entry & QCOW2_OFFSET_MASK;
     Unit unit;
 
@@ -86,9 +89,10 @@ static Unit decode_unit(const Qcow2Geometry *geo, const Qcow2Entries *entries, s
     /* Offset 0 is a place only in an external data file. */
     unit.has_place = place != 0 || (geo->external_data && (entry & QCOW2_COPIED) &&
                                     (extended || !(entry & QCOW2_ZERO)));
-    unit.kind = extended ? subcluster_kind(words[1], subcluster, unit.has_place)
+    unit.kind = extended ? subcluster_kind(bitmap, subcluster, unit.has_place)
                          : standard_kind(geo, entry, unit.has_place);
     unit.host = place + ((uint64_t)subcluster << geo->subcluster_bits);
+    unit.copied = entry & QCOW2_COPIED;
     if (unit.kind == QCOW2_KIND_INVALID || !unit.has_place) {
         return unit;
     }
@@ -102,9 +106,10 @@ static Unit decode_unit(const Qcow2Geometry *geo, const Qcow2Entries *entries, s
 }
 
 /* Whether @next, right behind @unit in the guest, belongs to the same run. */
-static bool continues(const Unit *unit, const Unit *next, uint64_t unit_size)
+static bool continues(const Unit *unit, const Unit *next, uint64_t unit_size, bool by_copied)
 {
     return unit->kind == next->kind && unit->kind != QCOW2_KIND_COMPRESSED &&
+           (!by_copied || unit->copied == next->copied) &&
            unit->has_place == next->has_place &&
            (!unit->has_place || unit->host + unit_size == next->host);
 }
@@ -125,26 +130,29 @@ int qcow2_find_run(const Qcow2Geometry *geo, const Qcow2Entries *entries, uint64
     }
     run->kind = here.kind;
     run->has_place = here.has_place;
+    run->copied = here.copied;
     run->host_bytes = 0;
     if (here.kind == QCOW2_KIND_COMPRESSED) {
         size_t index = at >> per_cluster_bits;
 
         run->offset = entries->guest_first + ((uint64_t)index << geo->cluster_bits);
         run->bytes = qcow2_cluster_size(geo);
-        qcow2_compressed_place(geo, entries->words[index << (geo->l2_entry_bits - 3)], &run->host,
-                               &run->host_bytes);
+        uint64_t entry = __atomic_load_n(&entries->words[index << (geo->l2_entry_bits - 3)],
+                                         __ATOMIC_RELAXED);
+
+        qcow2_compressed_place(geo, entry, &run->host, &run->host_bytes);
         return 0;
     }
     for (first = at, unit = here; first > 0; first--, unit = next) {
         next = decode_unit(geo, entries, (first - 1) >> per_cluster_bits, (first - 1) & mask);
-        if (!continues(&next, &unit, unit_size)) {
+        if (!continues(&next, &unit, unit_size, entries->by_copied)) {
             break;
         }
     }
     run->host = unit.host;
     for (last = at, unit = here; last + 1 < total; last++, unit = next) {
         next = decode_unit(geo, entries, (last + 1) >> per_cluster_bits, (last + 1) & mask);
-        if (!continues(&unit, &next, unit_size)) {
+        if (!continues(&unit, &next, unit_size, entries->by_copied)) {
             break;
         }
     }

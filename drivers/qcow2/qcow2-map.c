@@ -2,7 +2,7 @@
 /* qcow2: map(), the walk from a guest offset through L1 and L2 to its place. */
 #include <errno.h>
 #include <string.h>
-#include "drivers/qcow2/qcow2.h"
+#include "drivers/qcow2/qcow2-alloc.h"
 
 /* How far an empty stretch of the L1 table is followed in one answer. */
 #define MAX_EMPTY_L1_ENTRIES 256
@@ -78,11 +78,10 @@ static int coroutine_fn GRAPH_RDLOCK prepare(Qcow2State *s)
 
 static uint64_t l1_entry(const Qcow2L1 *l1, uint64_t index)
 {
-    return index < l1->count ? l1->entries[index] : 0;
+    return index < l1->count ? __atomic_load_n(&l1->entries[index], __ATOMIC_ACQUIRE) : 0;
 }
 
-/* Cut @m to the node's length. */
-static void clip(const Qcow2State *s, BdrvMapping *m)
+void qcow2_clip(const Qcow2State *s, BdrvMapping *m)
 {
     int64_t end = (s->length + BDRV_SECTOR_SIZE - 1) & ~(BDRV_SECTOR_SIZE - 1);
 
@@ -106,10 +105,10 @@ static void map_empty(const Qcow2State *s, const Qcow2L1 *l1, uint64_t index, Bd
     m->offset = first << shift;
     /* The end fits: @entries covers a length of at most BDRV_MAX_LENGTH. */
     m->bytes = MIN((end - first) << shift, (uint64_t)INT64_MAX - m->offset);
-    clip(s, m);
+    qcow2_clip(s, m);
 }
 
-static void fill_mapping(const Qcow2State *s, const Qcow2Run *run, BdrvMapping *m)
+void qcow2_fill_mapping(const Qcow2State *s, const Qcow2Run *run, BdrvMapping *m)
 {
     static const BdrvMapTarget targets[] = {
         [QCOW2_KIND_UNALLOCATED] = BDRV_MAP_UNALLOCATED,
@@ -131,41 +130,64 @@ static void fill_mapping(const Qcow2State *s, const Qcow2Run *run, BdrvMapping *
     }
     m->recurse = run->kind == QCOW2_KIND_DATA &&
                  g_atomic_int_get(&s->prealloc) == QCOW2_PREALLOC_METADATA;
-    clip(s, m);
+    qcow2_clip(s, m);
+}
+
+int coroutine_fn qcow2_entries_get(Qcow2State *s, uint64_t l2_offset, uint64_t guest,
+                                   Qcow2Slice **slice, Qcow2Entries *entries)
+{
+    const Qcow2Geometry *geo = &s->geo;
+    size_t per_slice = s->options.l2_slice_bytes >> geo->l2_entry_bits;
+    uint64_t cluster = guest >> geo->cluster_bits;
+    uint64_t l2_index = cluster & ((1ULL << geo->l2_bits) - 1);
+    uint64_t slice_first = l2_index & ~(uint64_t)(per_slice - 1);
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (l2_offset >= qcow2_file_length(s) || !s->data_file) {
+        return -EIO;
+    }
+    ret = qcow2_cache_get(s->l2_cache, s->file, l2_offset + (slice_first << geo->l2_entry_bits),
+                          slice);
+    if (ret < 0) {
+        return ret;
+    }
+    *entries = (Qcow2Entries){
+        .words = qcow2_slice_words(*slice),
+        .count = per_slice,
+        .guest_first = (cluster - l2_index + slice_first) << geo->cluster_bits,
+        .data_length = MAX(bdrv_getlength(bdrv_child_bs(s->data_file)), 0),
+        .by_copied = s->writer != NULL,
+    };
+    return 0;
+}
+
+/* Whether the place of @run may be written to without asking. */
+static bool is_writable(const Qcow2State *s, const Qcow2Slice *slice, const Qcow2Run *run)
+{
+    return s->writer && run->kind == QCOW2_KIND_DATA && run->copied &&
+           __atomic_load_n(&s->writer->announced, __ATOMIC_ACQUIRE) &&
+           !__atomic_load_n(&s->writer->corrupt, __ATOMIC_RELAXED) &&
+           (s->geo.external_data || qcow2_slice_checked(slice) == QCOW2_SLICE_GOOD);
 }
 
 static int coroutine_fn GRAPH_RDLOCK map_through_l2(Qcow2State *s, uint64_t l2_offset,
                                                     uint64_t offset, BdrvMapping *m)
 {
-    const Qcow2Geometry *geo = &s->geo;
-    size_t per_slice = s->options.l2_slice_bytes >> geo->l2_entry_bits;
-    uint64_t guest_cluster = offset >> geo->cluster_bits;
-    uint64_t l2_index = guest_cluster & ((1ULL << geo->l2_bits) - 1);
-    uint64_t slice_first = l2_index & ~(uint64_t)(per_slice - 1);
     Qcow2Slice *slice;
     Qcow2Entries entries;
     Qcow2Run run;
-    int ret;
+    int ret = qcow2_entries_get(s, l2_offset, offset, &slice, &entries);
 
-    if (l2_offset >= qcow2_file_length(s) || !s->data_file) {
-        return -EIO;
-    }
-    ret = qcow2_cache_get(s->l2_cache, s->file, l2_offset + (slice_first << geo->l2_entry_bits),
-                          &slice);
     if (ret < 0) {
         return ret;
     }
-    entries = (Qcow2Entries){
-        .words = qcow2_slice_words(slice),
-        .count = per_slice,
-        .guest_first = (guest_cluster - l2_index + slice_first) << geo->cluster_bits,
-        .data_length = MAX(bdrv_getlength(bdrv_child_bs(s->data_file)), 0),
-    };
-    ret = qcow2_find_run(geo, &entries, offset, &run);
-    qcow2_slice_unref(slice);
+    ret = qcow2_find_run(&s->geo, &entries, offset, &run);
     if (ret == 0) {
-        fill_mapping(s, &run, m);
+        qcow2_fill_mapping(s, &run, m);
+        m->writable = is_writable(s, slice, &run);
     }
+    qcow2_slice_unref(slice);
     return ret;
 }
 
@@ -176,14 +198,14 @@ int coroutine_fn qcow2_co_map(BlockDriverState *bs, const BdrvMapRequest *req, B
     uint64_t index, l2_offset;
     int ret;
 
-    if (req->op != BDRV_MAP_READ) {
-        return -ENOTSUP;
-    }
     ret = prepare(s);
     if (ret < 0) {
         return ret;
     }
     memset(m, 0, sizeof(*m));
+    if (req->op != BDRV_MAP_READ) {
+        return qcow2_co_map_change(bs, req, m);
+    }
     l1 = g_atomic_pointer_get(&s->l1);
     index = (uint64_t)req->offset >> (s->geo.cluster_bits + s->geo.l2_bits);
     if (!qcow2_l1_entry_valid(&s->geo, l1_entry(l1, index), &l2_offset)) {

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * qcow2: the open options. Those that matter to writers only are checked here
- * and then forgotten.
- */
+/* qcow2: the open options. */
 #include <string.h>
-#include "drivers/qcow2/qcow2.h"
+#include "drivers/qcow2/qcow2-alloc.h"
 
 #define DEFAULT_L2_CACHE_MAX (32LL * 1024 * 1024)
 #define DEFAULT_L2_SLICE 4096
 #define MIN_L2_SLICES 2
+#define DEFAULT_REFCOUNT_CACHE (1024LL * 1024)
 
 const BlockOption qcow2_open_options[] = {
     { "lazy-refcounts", "bool", "Postpone refcount updates" },
@@ -30,43 +28,50 @@ const BlockOption qcow2_open_options[] = {
 };
 
 static const char *const overlap_words[] = { "none", "constant", "cached", "all", NULL };
+#define OVERLAP_DEFAULT 2
 
-/* Checked here for their type; only writing acts on them. */
-static const char *const writer_bools[] = {
-    "pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "discard-no-unref",
-    NULL,
+/* What each of these words stands for. */
+#define OVERLAP_CONSTANT \
+    (QCOW2_OL_MAIN_HEADER | QCOW2_OL_ACTIVE_L1 | QCOW2_OL_REFTABLE | QCOW2_OL_SNAPSHOT_TABLE | \
+     QCOW2_OL_BITMAP_DIRECTORY)
+#define OVERLAP_CACHED \
+    (OVERLAP_CONSTANT | QCOW2_OL_ACTIVE_L2 | QCOW2_OL_REFBLOCK | QCOW2_OL_INACTIVE_L1)
+static const unsigned overlap_templates[] = {
+    0, OVERLAP_CONSTANT, OVERLAP_CACHED, OVERLAP_CACHED | QCOW2_OL_INACTIVE_L2,
 };
+
+/* Single checks, in the order of their bits. */
 static const char *const overlap_bools[] = {
     "main-header",    "active-l1",   "active-l2",   "refcount-table",   "refcount-block",
     "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory", NULL,
 };
 
-static bool take_bools(JsonObject *options, const char *const *names, GError **errp)
-{
-    bool ignored;
-
-    for (; *names; names++) {
-        if (!block_options_take_bool(options, *names, &ignored, errp)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* "overlap-check" is a word, or an object with a template and single checks. */
-static bool take_overlap_check(JsonObject *options, GError **errp)
+static bool take_overlap_check(JsonObject *options, unsigned *checks, GError **errp)
 {
     g_autoptr(JsonObject) object = NULL;
     JsonNode *node = json_object_get_member(options, "overlap-check");
-    int word;
+    int word = OVERLAP_DEFAULT;
 
     if (!node || !JSON_NODE_HOLDS_OBJECT(node)) {
-        return block_options_take_enum(options, "overlap-check", overlap_words, &word, errp);
+        if (!block_options_take_enum(options, "overlap-check", overlap_words, &word, errp)) {
+            return false;
+        }
+        *checks = overlap_templates[word];
+        return true;
     }
     if (!block_options_take_object(options, "overlap-check", &object, errp) ||
-        !block_options_take_enum(object, "template", overlap_words, &word, errp) ||
-        !take_bools(object, overlap_bools, errp)) {
+        !block_options_take_enum(object, "template", overlap_words, &word, errp)) {
         return false;
+    }
+    *checks = overlap_templates[word];
+    for (unsigned i = 0; overlap_bools[i]; i++) {
+        bool on = *checks >> i & 1;
+
+        if (!block_options_take_bool(object, overlap_bools[i], &on, errp)) {
+            return false;
+        }
+        *checks = on ? *checks | 1U << i : *checks & ~(1U << i);
     }
     if (json_object_get_size(object) > 0) {
         g_autoptr(GList) rest = json_object_get_members(object);
@@ -76,6 +81,30 @@ static bool take_overlap_check(JsonObject *options, GError **errp)
         return false;
     }
     return true;
+}
+
+/* Whether to discard below what is given back; the first follows the node's flags. */
+static bool take_discards(JsonObject *options, Qcow2Options *result, GError **errp)
+{
+    static const struct {
+        const char *name;
+        Qcow2Discard kind;
+        int by_default;
+    } kinds[] = {
+        { "pass-discard-request", QCOW2_DISCARD_REQUEST, -1 },
+        { "pass-discard-snapshot", QCOW2_DISCARD_SNAPSHOT, 1 },
+        { "pass-discard-other", QCOW2_DISCARD_OTHER, 0 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        bool given = json_object_has_member(options, kinds[i].name), pass = false;
+
+        if (!block_options_take_bool(options, kinds[i].name, &pass, errp)) {
+            return false;
+        }
+        result->pass_discard[kinds[i].kind] = given ? pass : kinds[i].by_default;
+    }
+    return block_options_take_bool(options, "discard-no-unref", &result->discard_no_unref, errp);
 }
 
 static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp)
@@ -93,9 +122,10 @@ static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError 
     return true;
 }
 
-static bool take_lazy_refcounts(JsonObject *options, const Qcow2Header *header, GError **errp)
+static bool take_lazy_refcounts(JsonObject *options, const Qcow2Header *header,
+                                Qcow2Options *result, GError **errp)
 {
-    bool lazy = false;
+    bool given = json_object_has_member(options, "lazy-refcounts"), lazy = false;
 
     if (!block_options_take_bool(options, "lazy-refcounts", &lazy, errp)) {
         return false;
@@ -106,6 +136,7 @@ static bool take_lazy_refcounts(JsonObject *options, const Qcow2Header *header, 
                         "compatibility level");
         return false;
     }
+    result->lazy_refcounts = given ? lazy : -1;
     return true;
 }
 
@@ -144,6 +175,10 @@ static bool take_cache_sizes(JsonObject *options, const Qcow2Header *header,
         l2 = total < 0 ? wanted : MIN(total - MAX(refcount, 0), all_l2_tables(header, geo));
     }
     result->l2_cache_size = MAX(l2, MIN_L2_SLICES * result->l2_slice_bytes);
+    if (refcount < 0) {
+        refcount = total < 0 ? DEFAULT_REFCOUNT_CACHE : MAX(total - result->l2_cache_size, 0);
+    }
+    result->refcount_cache_size = refcount;
     return true;
 }
 
@@ -172,8 +207,10 @@ bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qc
 {
     int64_t clean_interval = 0;
 
-    if (!take_lazy_refcounts(options, header, errp) || !take_bools(options, writer_bools, errp) ||
-        !take_overlap_check(options, errp) || !take_encrypt(options, header, errp) ||
+    if (!take_lazy_refcounts(options, header, result, errp) ||
+        !take_discards(options, result, errp) ||
+        !take_overlap_check(options, &result->overlap_check, errp) ||
+        !take_encrypt(options, header, errp) ||
         !take_slice_size(options, geo, result, errp) ||
         !take_cache_sizes(options, header, geo, result, errp) ||
         !block_options_take_int(options, "cache-clean-interval", &clean_interval, errp)) {

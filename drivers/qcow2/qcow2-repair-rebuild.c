@@ -19,15 +19,6 @@ typedef struct Plan {
     uint64_t table_clusters;
 } Plan;
 
-/* The first cluster behind the file and all that is counted. */
-static uint64_t end_cluster(Qcow2Check *c)
-{
-    uint64_t end = qcow2_clusters(&c->s->geo, c->file_length);
-
-    /* A last table may begin in the cluster where the file ends. */
-    return end + (qcow2_refmap_get(c->references, end) > 0);
-}
-
 /* The blocks that have a refcount above 0. */
 static GArray *blocks_in_use(Qcow2Check *c, uint64_t end)
 {
@@ -97,13 +88,14 @@ static void adopt(Qcow2Check *c, const Qcow2CheckRange *stray)
 
 uint64_t qcow2_repair_behind_end(Qcow2Check *c, uint64_t count)
 {
-    uint64_t first = end_cluster(c);
+    uint64_t first = qcow2_check_end(c);
 
     g_array_sort(c->strays, by_first);
     for (guint i = 0; i < c->strays->len; i++) {
         const Qcow2CheckRange *stray = &g_array_index(c->strays, Qcow2CheckRange, i);
 
-        if (stray->first >= first + count) {
+        /* One right behind the new end counts as within the file, if it is short. */
+        if (stray->first > first + count) {
             break;
         }
         first = MAX(first, stray->last + 1);

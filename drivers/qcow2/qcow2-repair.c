@@ -12,6 +12,7 @@
  * no refcount is ever below the references on disk but for what was so before.
  */
 #include <errno.h>
+#include "drivers/qcow2/qcow2-alloc.h"
 #include "drivers/qcow2/qcow2-check.h"
 
 #define INCOMPATIBLE_FEATURES_AT 72
@@ -140,7 +141,7 @@ static int coroutine_fn GRAPH_RDLOCK apply_block(Qcow2Check *c, uint64_t index, 
     const Qcow2Geometry *geo = &c->s->geo;
     unsigned bits = qcow2_refcount_block_bits(geo);
     uint64_t offset = c->reftable[index] & QCOW2_REFTABLE_OFFSET_MASK;
-    uint64_t end = qcow2_clusters(geo, c->file_length);
+    uint64_t end = qcow2_check_end(c);
     int ret = bdrv_co_pread(c->s->file, offset, qcow2_cluster_size(geo), block, 0);
 
     if (ret < 0) {
@@ -272,9 +273,11 @@ int coroutine_fn qcow2_repair_forget(Qcow2State *s)
     g_clear_pointer(&s->l1, g_free); /* the next request loads it */
     qcow2_cache_free(s->l2_cache);
     s->l2_cache = qcow2_cache_new(s->options.l2_cache_size, s->options.l2_slice_bytes);
-    if (s->snapshots.count == 0) {
-        return 0;
+    if (s->snapshots.count > 0) {
+        qcow2_snapshots_clear(&s->snapshots);
+        if (!qcow2_snapshots_load(s, false, &s->snapshots, &err)) {
+            return block_error_to_errno(err);
+        }
     }
-    qcow2_snapshots_clear(&s->snapshots);
-    return qcow2_snapshots_load(s, false, &s->snapshots, &err) ? 0 : block_error_to_errno(err);
+    return qcow2_writer_forget(s);
 }

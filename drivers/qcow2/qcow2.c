@@ -2,9 +2,9 @@
 /* qcow2: the driver's table, probe, open and close. */
 #include <errno.h>
 #include <string.h>
+#include "drivers/qcow2/qcow2-alloc.h"
+#include "drivers/qcow2/qcow2-bitmap.h"
 #include "drivers/qcow2/qcow2.h"
-
-#define NOT_WRITABLE "writing qcow2 images is not supported by this version"
 
 uint64_t qcow2_file_length(const Qcow2State *s)
 {
@@ -141,11 +141,15 @@ static bool GRAPH_RDLOCK load_tables(Qcow2State *s, int flags, GError **errp)
     if (!(flags & BDRV_O_CHECK) && !qcow2_snapshots_load(s, false, &s->snapshots, errp)) {
         return false;
     }
+    if (flags & BDRV_O_NO_IO) {
+        s->bitmaps = qcow2_bitmaps_new();
+        return qcow2_bitmap_reader_open(s, errp);
+    }
     s->bitmaps = qcow2_bitmaps_load(s, errp);
     if (!s->bitmaps) {
         return false;
     }
-    if (flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) {
+    if (flags & BDRV_O_CHECK) {
         return true;
     }
     s->file_allocated = bdrv_get_allocated_file_size(bdrv_child_bs(s->file));
@@ -155,8 +159,10 @@ static bool GRAPH_RDLOCK load_tables(Qcow2State *s, int flags, GError **errp)
 
 static void free_state(Qcow2State *s)
 {
+    g_clear_pointer(&s->writer, qcow2_writer_free);
     qcow2_snapshots_clear(&s->snapshots);
     g_clear_pointer(&s->bitmaps, g_array_unref);
+    qcow2_bitmap_reader_close(s);
     qcow2_extensions_clear(&s->ext);
     g_clear_pointer(&s->l2_cache, qcow2_cache_free);
     g_clear_pointer(&s->l1, g_free);
@@ -196,19 +202,61 @@ static bool qcow2_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
         return false;
     }
     s->file_allocated = -1;
-    if (!open_image(bs, s, options, flags, errp) ||
-        ((flags & BDRV_O_RDWR) && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) &&
-         !bdrv_apply_auto_read_only(bs, NOT_WRITABLE, errp))) {
+    if (!open_image(bs, s, options, flags, errp)) {
         free_state(s);
         return false;
     }
     bdrv_set_length(bs, s->length);
     bdrv_set_map_unit(bs, qcow2_cluster_size(&s->geo));
+    if (s->options.pass_discard[QCOW2_DISCARD_REQUEST] < 0) {
+        s->options.pass_discard[QCOW2_DISCARD_REQUEST] = (flags & BDRV_O_UNMAP) != 0;
+    }
+    if ((flags & BDRV_O_RDWR) && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) &&
+        bdrv_is_writable(bs) &&
+        !(qcow2_writer_open(bs, errp) && qcow2_bitmaps_open(bs, errp))) {
+        free_state(s);
+        return false;
+    }
     return true;
+}
+
+static void qcow2_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
+{
+    const Qcow2State *s = bdrv_state(bs);
+
+    limits->pwrite_zeroes_alignment = 1LL << s->geo.subcluster_bits;
+    limits->pdiscard_alignment = qcow2_cluster_size(&s->geo);
+}
+
+static bool qcow2_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **errp)
+{
+    Qcow2State *s = bdrv_state(state->bs);
+    int ret = 0;
+
+    if (state->flags & BDRV_O_RDWR) {
+        if (s->ext.nb_bitmaps > 0 && !(state->old_flags & BDRV_O_RDWR)) {
+            /* They have to be marked as in use first, which a read-only node cannot. */
+            block_error_set(errp, ENOTSUP,
+                            "'%s': an image with bitmaps cannot become writable while it is open",
+                            s->name);
+            return false;
+        }
+        return s->writer || qcow2_writer_open(state->bs, errp);
+    }
+    if (!qcow2_store_bitmaps(state->bs, errp)) {
+        return false;
+    }
+    ret = qcow2_writer_settle(state->bs);
+    if (ret < 0) {
+        block_error_set_errno(errp, -ret, "'%s': could not write back the metadata", s->name);
+    }
+    return ret >= 0;
 }
 
 static void qcow2_close(BlockDriverState *bs)
 {
+    qcow2_store_bitmaps(bs, NULL); /* what cannot be stored is marked as in use */
+    qcow2_writer_settle(bs); /* what fails is repaired when it is opened again */
     free_state(bdrv_state(bs));
 }
 
@@ -234,12 +282,24 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_probe = qcow2_probe,
     .bdrv_open = qcow2_open,
     .bdrv_close = qcow2_close,
+    .bdrv_reopen_prepare = qcow2_reopen_prepare,
+    .bdrv_refresh_limits = qcow2_refresh_limits,
     .bdrv_snapshot_load_tmp = qcow2_snapshot_load_tmp,
     .bdrv_snapshot_get = qcow2_snapshot_get,
+    .bdrv_stored_bitmap_get = qcow2_stored_bitmap_get,
+    .bdrv_can_store_bitmap = qcow2_can_store_bitmap,
+    .bdrv_remove_stored_bitmap = qcow2_remove_stored_bitmap,
+    .bdrv_load_bitmaps = qcow2_load_bitmaps,
+    .bdrv_store_bitmaps = qcow2_store_bitmaps,
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_create = qcow2_create,
     .bdrv_measure = qcow2_measure,
     .bdrv_co_get_info = qcow2_co_get_info,
     .bdrv_co_check = qcow2_co_check,
     .bdrv_co_map = qcow2_co_map,
+    .bdrv_co_map_commit = qcow2_co_map_commit,
+    .bdrv_co_map_abort = qcow2_co_map_abort,
+    .bdrv_co_release = qcow2_co_release,
+    .bdrv_encode = qcow2_encode,
+    .bdrv_co_flush = qcow2_co_flush,
 };

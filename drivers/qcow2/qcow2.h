@@ -160,12 +160,13 @@ typedef struct Qcow2Bitmap {
     uint8_t type;
     uint8_t granularity_bits;
     uint32_t extra_data_size;
+    uint64_t entry_offset; /* of its entry, in the file */
     char *name;
 } Qcow2Bitmap;
 #define QCOW2_BITMAP_IN_USE (1U << 0)
 #define QCOW2_BITMAP_AUTO (1U << 1)
 
-/* An L1 table in host order. Entries past @count are 0. Immutable. */
+/* An L1 table in host order. Entries past @count are 0. Only a writer stores, atomically. */
 typedef struct Qcow2L1 {
     uint32_t count;
     uint64_t entries[];
@@ -174,10 +175,18 @@ typedef struct Qcow2L1 {
 typedef struct Qcow2Cache Qcow2Cache;
 typedef struct Qcow2Slice Qcow2Slice;
 
-/* Open options that reading needs. */
+/* What may be discarded in the layer below, by Qcow2Discard; -1: as the node is told. */
+#define QCOW2_DISCARD_KINDS 4
+
+/* Open options. */
 typedef struct Qcow2Options {
     int64_t l2_cache_size;  /* bytes */
     int64_t l2_slice_bytes; /* power of 2, at most the cluster size */
+    int64_t refcount_cache_size; /* bytes */
+    int lazy_refcounts;     /* -1: as the header says */
+    int pass_discard[QCOW2_DISCARD_KINDS];
+    bool discard_no_unref;
+    unsigned overlap_check; /* QCOW2_OL_… of qcow2-alloc.h */
 } Qcow2Options;
 
 /* Whether holes of the file show through data clusters. */
@@ -205,7 +214,10 @@ typedef struct Qcow2State {
     int prealloc;   /* atomic; QCOW2_PREALLOC_… */
     Qcow2Cache *l2_cache;
     Qcow2SnapshotTable snapshots;
-    GArray *bitmaps; /* of Qcow2Bitmap */
+    GArray *bitmaps; /* of Qcow2Bitmap: what the directory on disk lists */
+    struct Qcow2BitmapReader *bitmap_reader; /* if not NULL, they are read when asked for */
+    bool bitmaps_loaded; /* the node has dirty bitmaps for them; main thread */
+    struct Qcow2Writer *writer; /* NULL unless the node is writable; see qcow2-alloc.h */
 } Qcow2State;
 
 static inline uint64_t qcow2_cluster_size(const Qcow2Geometry *geo)
@@ -292,6 +304,7 @@ typedef struct Qcow2Run {
     uint64_t bytes;
     uint64_t host;
     uint64_t host_bytes; /* compressed: length of the encoded data */
+    bool copied; /* its entries say that nobody else refers to the place */
 } Qcow2Run;
 
 /* A piece of an L2 table in host order. */
@@ -300,6 +313,7 @@ typedef struct Qcow2Entries {
     size_t count;         /* entries, of one or two words */
     uint64_t guest_first; /* guest offset of the first entry's cluster */
     uint64_t data_length; /* bytes in the file that holds the data */
+    bool by_copied;       /* a run ends where "copied" changes */
 } Qcow2Entries;
 
 /*
@@ -333,6 +347,30 @@ const uint64_t *qcow2_slice_words(const Qcow2Slice *slice);
 void qcow2_slice_unref(Qcow2Slice *slice);
 /* Slices held now, for tests. */
 size_t qcow2_cache_count(Qcow2Cache *cache);
+/* Whether what "copied" entries refer to was found to be used once, as it should. */
+typedef enum Qcow2SliceCheck {
+    QCOW2_SLICE_UNKNOWN,
+    QCOW2_SLICE_GOOD,
+    QCOW2_SLICE_BAD,
+} Qcow2SliceCheck;
+Qcow2SliceCheck qcow2_slice_checked(const Qcow2Slice *slice);
+void qcow2_slice_set_checked(Qcow2Slice *slice, Qcow2SliceCheck checked);
+
+/* For the writer. Pinned slices stay; false if it is no longer in the cache. */
+bool qcow2_cache_pin(Qcow2Cache *cache, Qcow2Slice *slice);
+void qcow2_cache_unpin(Qcow2Cache *cache, Qcow2Slice *slice);
+/* Put in a slice that is not in the file: @words, or zeros. Pinned, with a reference. */
+Qcow2Slice *qcow2_cache_add(Qcow2Cache *cache, uint64_t offset, const uint64_t *words);
+/* What was at @offset is no slice any more. */
+void qcow2_cache_drop(Qcow2Cache *cache, uint64_t offset);
+bool qcow2_slice_is_dropped(Qcow2Cache *cache, const Qcow2Slice *slice);
+/* Drop all that is not pinned. */
+void qcow2_cache_clean(Qcow2Cache *cache);
+/* A pinned slice's words, to be stored one by one, atomically. */
+uint64_t *qcow2_slice_writable(Qcow2Slice *slice);
+uint64_t qcow2_slice_offset(const Qcow2Slice *slice);
+/* A mark that the writer keeps under its lock; returns what it was. */
+bool qcow2_slice_set_dirty(Qcow2Slice *slice, bool dirty);
 
 /* ---- qcow2-compress.c: pure --------------------------------------------------- */
 
@@ -424,15 +462,6 @@ bool qcow2_luks_describe(const uint8_t *buf, size_t size, const char *name, Json
                          GError **errp);
 bool qcow2_measure(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
                    GError **errp);
-
-/* ---- qcow2-bitmap.c --------------------------------------------------------------- */
-
-/*
- * The entries of the bitmap directory as an array of Qcow2Bitmap with a free
- * function; empty if there is none. NULL with @errp. Inside or outside of a
- * coroutine.
- */
-GArray *coroutine_mixed_fn qcow2_bitmaps_load(Qcow2State *s, GError **errp) GRAPH_RDLOCK;
 
 /* ---- qcow2-create.c, qcow2-create-options.c ------------------------------------------ */
 

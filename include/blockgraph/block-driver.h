@@ -243,6 +243,9 @@ struct BlockDriver {
                                    GError **errp);
     /* See bdrv_snapshot_get(). Default: has no snapshots. */
     bool (*bdrv_snapshot_get)(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
+    /* See bdrv_stored_bitmap_get(). Default: the image has none. */
+    int (*bdrv_stored_bitmap_get)(BlockDriverState *bs, size_t index, BdrvStoredBitmapInfo *info,
+                                  GError **errp);
     /*
      * Persistent dirty bitmaps: see the functions of these names in
      * dirty-bitmap.h. Remove and store are called with the node drained; all
@@ -253,7 +256,10 @@ struct BlockDriver {
     bool (*bdrv_remove_stored_bitmap)(BlockDriverState *bs, const char *name, GError **errp);
     bool (*bdrv_load_bitmaps)(BlockDriverState *bs, GError **errp);
     bool (*bdrv_store_bitmaps)(BlockDriverState *bs, GError **errp);
-    /* {"type":…,"data":…}, a new object, or NULL. Default: NULL. */
+    /*
+     * {"type":…,"data":…}, a new object, or NULL. If the image stores bitmaps, data
+     * has an empty array "bitmaps" where their list belongs. Default: NULL.
+     */
     JsonObject *(*bdrv_get_specific_info)(BlockDriverState *bs, GError **errp);
     /*
      * The name a user would open the node by, or NULL to let the core say

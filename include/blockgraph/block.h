@@ -254,6 +254,12 @@ void bdrv_drain_all_end(void);
 
 /* The registered driver of that name, protocol or format, or NULL. */
 BlockDriver *bdrv_find_format(const char *name);
+/*
+ * The name @name, as an image called @base refers to it, as seen from here: what
+ * is relative is so to the folder of @base. Free with g_free(). NULL with @errp if
+ * @base has no folder ("json:"). Any thread.
+ */
+char *bdrv_combine_filename(const char *base, const char *name, GError **errp);
 /* The driver for "NAME:…" filenames, or "file" for a plain path; NULL with
  * @errp for a protocol that nobody registered. */
 BlockDriver *bdrv_find_protocol(const char *filename, GError **errp);
@@ -296,6 +302,21 @@ typedef struct BdrvSnapshotInfo {
  * or it is closed. Global state; no I/O.
  */
 bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
+/* A dirty bitmap that is stored in the image. */
+typedef struct BdrvStoredBitmapInfo {
+    const char *name;
+    int64_t granularity; /* bytes of the disk per bit */
+    bool in_use;         /* not stored since it was last written to */
+    bool is_auto;        /* is enabled when the image is opened */
+} BdrvStoredBitmapInfo;
+/*
+ * The stored bitmap that is number @index, from 0, in the image's list: 1, 0
+ * past the last, or -errno with @errp. The name is the node's, and stays until
+ * the next call. Ask in order: the list may be read anew for it. Global state;
+ * may wait for I/O.
+ */
+int bdrv_stored_bitmap_get(BlockDriverState *bs, size_t index, BdrvStoredBitmapInfo *info,
+                           GError **errp);
 /*
  * Read through the snapshot whose ID (else: whose name) is given, from now on;
  * for read-only nodes. NULL: not asked for. @tag matches an ID or a name.

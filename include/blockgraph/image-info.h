@@ -17,8 +17,9 @@ typedef struct BdrvChildInfo {
 /* Strings and objects are NULL where they do not apply. */
 struct BdrvImageInfo {
     /*
-     * The node that this tells of, with a reference. Its snapshots are not
-     * copied, an image may have 65,536: ask bdrv_snapshot_get().
+     * The node that this tells of, with a reference. Its snapshots and stored
+     * bitmaps are not copied, an image may have 65,536: ask bdrv_snapshot_get()
+     * and bdrv_stored_bitmap_get().
      */
     BlockDriverState *bs;
     char *filename;

@@ -18,6 +18,8 @@ import qcow2 # pylint: disable=wrong-import-position
 
 LIMIT = 64 * 1024 * 1024
 COUNT = 65536
+BITMAPS = 65535
+BITMAPS_EXTENSION = 0x23852875
 
 
 def is_sanitized():
@@ -51,6 +53,28 @@ class BoundsTest(harness.ToolTest):
                 out.write(entry(image, number, make_name(number)))
             out.truncate(-(-out.tell() // image.cluster_size) * image.cluster_size)
 
+    def many_bitmaps(self, file, make_name):
+        """A directory alone: info does not look at the tables, which are one cluster here."""
+        self.make('create', '-q', '-f', 'qcow2', file, '1M')
+        image = qcow2.Image.load(self.path(file))
+        table = -(-len(image.data) // image.cluster_size) * image.cluster_size
+        place = table + image.cluster_size
+        offset, fmt = qcow2.HEADER['autoclear_features']
+        with open(self.path(file), 'r+b') as out:
+            out.seek(place)
+            for number in range(BITMAPS):
+                name = make_name(number)
+                data = struct.pack('>QIIBBHI', table, 1, number % 4, 1, 9 + number % 8,
+                                   len(name), 0) + name
+                out.write(data + bytes(-len(data) % 8))
+            size = out.tell() - place
+            out.truncate(-(-out.tell() // image.cluster_size) * image.cluster_size)
+            out.seek(offset)
+            out.write(struct.pack(fmt, 1))
+            out.seek(image.header('header_length'))
+            out.write(struct.pack('>IIIIQQ', BITMAPS_EXTENSION, 24, BITMAPS, 0, size, place))
+            out.write(bytes(8))
+
     def limited(self, *args):
         limit = [] if is_sanitized() else ['--data=%d' % LIMIT]
         return harness.run('prlimit', [*limit, self.as_qemu, *args], self.scratch)
@@ -77,6 +101,34 @@ class BoundsTest(harness.ToolTest):
     def test_most_snapshots_with_long_names(self):
         self.many_snapshots('long.qcow2', lambda number: b'%08d' % number + b'x' * 900)
         self.check_all_are_told('long.qcow2')
+
+    def test_longest_strings_that_are_kept_of_a_snapshot(self):
+        self.many_snapshots('kept.qcow2', lambda number: b'%08d' % number + b'x' * 247)
+        self.check_all_are_told('kept.qcow2')
+
+    def check_all_bitmaps_are_told(self, file, make_name):
+        names = [make_name(number).decode() for number in range(BITMAPS)]
+        result = self.limited('info', '--output=json', file)
+        self.assertEqual((result.status, result.err), (0, ''))
+        bitmaps = json.loads(result.out)['format-specific']['data']['bitmaps']
+        flags = [[], ['in-use'], ['auto'], ['in-use', 'auto']]
+        self.assertEqual(bitmaps, [{'flags': flags[number % 4], 'name': name,
+                                    'granularity': 512 << number % 8}
+                                   for number, name in enumerate(names)])
+        result = self.limited('info', file)
+        self.assertEqual((result.status, result.err), (0, ''))
+        self.assertEqual(re.findall(r'^            name: (.*)$', result.out, re.M), names)
+
+    def test_most_bitmaps(self):
+        self.many_bitmaps('bits.qcow2', lambda number: b'%d' % number)
+        self.check_all_bitmaps_are_told('bits.qcow2', lambda number: b'%d' % number)
+
+    def test_most_bitmaps_with_names_that_fill_the_directory(self):
+        def make_name(number):
+            return b'%08d' % number + b'n' * 992
+
+        self.many_bitmaps('names.qcow2', make_name)
+        self.check_all_bitmaps_are_told('names.qcow2', make_name)
 
     def test_names_of_64_kib_make_the_table_too_large(self):
         """As in QEMU; it is refused before that much is held."""

@@ -102,6 +102,38 @@ static void snapshots_are_listed_and_read(void **state)
     }
 }
 
+static void assert_stored_bitmap(BlockDriverState *bs, size_t index, const char *name,
+                                 int64_t granularity, bool is_auto)
+{
+    BdrvStoredBitmapInfo info;
+    GError *err = NULL;
+    int ret = bdrv_stored_bitmap_get(bs, index, &info, &err);
+
+    assert_ok(ret == 1, err);
+    assert_string_equal(info.name, name);
+    assert_int_equal(info.granularity, granularity);
+    assert_int_equal(info.is_auto, is_auto);
+    assert_false(info.in_use);
+}
+
+static void stored_bitmaps_are_told_in_any_order_with_and_without_io(void **state)
+{
+    static const int flags[] = { BDRV_O_NO_IO, 0 };
+    g_autofree char *path = fixture_path("bitmaps.qcow2");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
+        BlockBackend *blk = open_qcow2(path, flags[i] | BDRV_O_NO_BACKING);
+        BdrvStoredBitmapInfo info;
+
+        assert_stored_bitmap(blk_bs(blk), 1, "disabled", 512, false);
+        assert_stored_bitmap(blk_bs(blk), 0, "enabled", 4096, true);
+        assert_stored_bitmap(blk_bs(blk), 0, "enabled", 4096, true);
+        assert_stored_bitmap(blk_bs(blk), 1, "disabled", 512, false);
+        assert_int_equal(bdrv_stored_bitmap_get(blk_bs(blk), 2, &info, NULL), 0);
+        blk_unref(blk);
+    }
+}
+
 static void driver_info_and_specific_info(void **state)
 {
     g_autofree char *path = fixture_path("bitmaps.qcow2");
@@ -117,9 +149,7 @@ static void driver_info_and_specific_info(void **state)
     text = json_to_string(node, false);
     assert_string_equal(text,
                         "{\"type\":\"qcow2\",\"data\":{\"compat\":\"1.1\","
-                        "\"compression-type\":\"zlib\",\"lazy-refcounts\":false,\"bitmaps\":["
-                        "{\"flags\":[\"auto\"],\"name\":\"enabled\",\"granularity\":4096},"
-                        "{\"flags\":[],\"name\":\"disabled\",\"granularity\":512}],"
+                        "\"compression-type\":\"zlib\",\"lazy-refcounts\":false,\"bitmaps\":[],"
                         "\"refcount-bits\":16,\"corrupt\":false,\"extended-l2\":false}}");
     assert_int_equal(bdrv_get_info(blk_bs(blk), &info), 0);
     assert_int_equal(info.cluster_size, 1024);
@@ -187,20 +217,17 @@ static void truncated_images_are_refused(void **state)
     assert_refused(&image, 0, "test.qcow2': l1_table offset 0x600 is beyond the end of the file");
 }
 
-static void writing_is_refused(void **state)
+static void a_corrupt_image_is_not_written_to(void **state)
 {
     Image image = load_fixture("v3.qcow2");
-    g_autofree char *path = store_image(&image);
+    g_autofree char *path = NULL;
     GError *err = NULL;
-    BlockBackend *blk = try_open_qcow2(path, BDRV_O_RDWR, &err);
 
-    assert_null(blk);
-    assert_error_has(&err, "writing qcow2 images is not supported by this version");
-    blk = open_blk(options_of("driver=qcow2,file.driver=file,file.filename=%s,auto-read-only=on",
-                              path),
-                   0);
-    assert_true(bdrv_is_read_only(blk_bs(blk)));
-    blk_unref(blk);
+    put64(&image, 72, get64(&image, 72) | QCOW2_INCOMPAT_CORRUPT);
+    path = store_image(&image);
+    assert_null(try_open_qcow2(path, BDRV_O_RDWR, &err));
+    assert_error_has(&err, "Image is corrupt; cannot be opened read/write");
+    blk_unref(open_qcow2(path, 0));
 }
 
 static void damaged_snapshot_tables_are_refused(void **state)
@@ -481,12 +508,13 @@ int main(void)
         cmocka_unit_test(fixtures_read_as_they_were_written),
         cmocka_unit_test(a_tiny_cache_reads_the_same),
         cmocka_unit_test(snapshots_are_listed_and_read),
+        cmocka_unit_test(stored_bitmaps_are_told_in_any_order_with_and_without_io),
         cmocka_unit_test(driver_info_and_specific_info),
         cmocka_unit_test(dirty_and_encrypted_images_say_so),
         cmocka_unit_test(encryption_is_refused_by_its_name),
         cmocka_unit_test(files_without_a_header_are_refused),
         cmocka_unit_test(truncated_images_are_refused),
-        cmocka_unit_test(writing_is_refused),
+        cmocka_unit_test(a_corrupt_image_is_not_written_to),
         cmocka_unit_test(damaged_snapshot_tables_are_refused),
         cmocka_unit_test(damaged_snapshots_cannot_be_read),
         cmocka_unit_test(damaged_bitmap_directories_are_refused),

@@ -5,6 +5,7 @@
 
 #include "tools/img/options.h"
 
+extern const ImgCommand img_bitmap_command;
 extern const ImgCommand img_check_command;
 extern const ImgCommand img_compare_command;
 extern const ImgCommand img_convert_command;

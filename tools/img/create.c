@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include "block/block-int.h"
 #include "tools/img/common.h"
 #include "tools/tool.h"
 

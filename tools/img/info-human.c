@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "tools/img/info-bitmaps.h"
 #include "tools/tool.h"
 
 /* Begin a line: four spaces per level. */
@@ -81,6 +82,13 @@ static void print_entry(const char *key, JsonNode *value, int depth)
     }
 }
 
+static void print_member(const char *name, JsonNode *value, int depth)
+{
+    g_autofree char *key = g_strdelimit(g_strdup(name), "-", ' ');
+
+    print_entry(key, value, depth);
+}
+
 static void print_members(JsonObject *object, int depth)
 {
     JsonObjectIter iter;
@@ -89,9 +97,7 @@ static void print_members(JsonObject *object, int depth)
 
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        g_autofree char *key = g_strdelimit(g_strdup(name), "-", ' ');
-
-        print_entry(key, value, depth);
+        print_member(name, value, depth);
     }
 }
 
@@ -104,19 +110,66 @@ static void print_elements(JsonArray *array, int depth)
     }
 }
 
-static void print_specific(const BdrvImageInfo *info, int depth)
+static void print_bitmap(const BdrvStoredBitmapInfo *bitmap, size_t index, int depth)
 {
+    unsigned flag = 0;
+
+    indent(depth);
+    printf("[%zu]:\n", index);
+    indent(depth + 1);
+    printf("flags:\n");
+    if (bitmap->in_use) {
+        indent(depth + 2);
+        printf("[%u]: in-use\n", flag++);
+    }
+    if (bitmap->is_auto) {
+        indent(depth + 2);
+        printf("[%u]: auto\n", flag);
+    }
+    indent(depth + 1);
+    printf("name: %s\n", bitmap->name);
+    indent(depth + 1);
+    printf("granularity: %" G_GINT64_FORMAT "\n", bitmap->granularity);
+}
+
+static bool print_bitmaps(const BdrvImageInfo *info, int depth, GError **errp)
+{
+    BdrvStoredBitmapInfo bitmap;
+    int ret;
+
+    indent(depth);
+    printf("bitmaps:\n");
+    for (size_t i = 0; (ret = bdrv_stored_bitmap_get(info->bs, i, &bitmap, errp)) > 0; i++) {
+        print_bitmap(&bitmap, i, depth + 1);
+    }
+    return ret == 0;
+}
+
+static bool print_specific(const BdrvImageInfo *info, int depth, GError **errp)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
     JsonObject *data;
 
     if (info->specific == NULL) {
-        return;
+        return true;
     }
     data = json_object_get_object_member(info->specific, "data");
-    if (json_object_get_size(data) > 0) {
-        indent(depth);
-        printf("Format specific information:\n");
-        print_members(data, depth + 1);
+    if (json_object_get_size(data) == 0) {
+        return true;
     }
+    indent(depth);
+    printf("Format specific information:\n");
+    json_object_iter_init_ordered(&iter, data);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        if (!img_is_bitmap_list(name, value)) {
+            print_member(name, value, depth + 1);
+        } else if (!print_bitmaps(info, depth + 1, errp)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* ---- A node ------------------------------------------------------------------------ */
@@ -161,7 +214,7 @@ static void print_backing(const BdrvImageInfo *info, int depth)
     }
 }
 
-static void print_node(const BdrvImageInfo *info, int depth, bool is_file)
+static bool print_node(const BdrvImageInfo *info, int depth, bool is_file, GError **errp)
 {
     print_line(depth, is_file ? "filename" : "image", info->filename);
     print_line(depth, is_file ? "protocol type" : "file format", info->format);
@@ -178,24 +231,26 @@ static void print_node(const BdrvImageInfo *info, int depth, bool is_file)
     }
     print_backing(info, depth);
     img_print_snapshots(info->bs, depth);
-    print_specific(info, depth);
+    return print_specific(info, depth, errp);
 }
 
-static void print_graph(const BdrvImageInfo *info, const char *path, int depth)
+static bool print_graph(const BdrvImageInfo *info, const char *path, int depth, GError **errp)
 {
     /* Below the top, what has no child is the file itself. */
-    print_node(info, depth, depth > 0 && info->child_count == 0);
-    for (size_t i = 0; i < info->child_count; i++) {
+    bool ok = print_node(info, depth, depth > 0 && info->child_count == 0, errp);
+
+    for (size_t i = 0; i < info->child_count && ok; i++) {
         const BdrvChildInfo *child = &info->children[i];
         g_autofree char *child_path = g_strconcat(path, "/", child->name, NULL);
 
         indent(depth);
         printf("Child node '%s':\n", child_path);
-        print_graph(child->info, child_path, depth + 1);
+        ok = print_graph(child->info, child_path, depth + 1, errp);
     }
+    return ok;
 }
 
-void img_print_info(const BdrvImageInfo *info)
+bool img_print_info(const BdrvImageInfo *info, GError **errp)
 {
-    print_graph(info, "", 0);
+    return print_graph(info, "", 0, errp);
 }

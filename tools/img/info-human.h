@@ -5,8 +5,8 @@
 
 #include "blockgraph/image-info.h"
 
-/* Print what bdrv_image_info() told. */
-void img_print_info(const BdrvImageInfo *info);
+/* Print what bdrv_image_info() told. False with @errp if a list cannot be read on. */
+bool img_print_info(const BdrvImageInfo *info, GError **errp);
 /* Print the table of the node's snapshots, if it has any, each line behind
  * @depth indentations. */
 void img_print_snapshots(BlockDriverState *bs, int depth);

@@ -2,20 +2,25 @@
 /* Image information as JSON; the members' order is QEMU's, scripts compare it. */
 #include "tools/img/info-json.h"
 
+#include "tools/img/info-bitmaps.h"
+
 #define NSEC_PER_SEC 1000000000ULL
 
-static void print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *info);
+static bool print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *info, GError **errp);
 
-static void print_children(JsonPrinter *p, const BdrvImageInfo *info)
+static bool print_children(JsonPrinter *p, const BdrvImageInfo *info, GError **errp)
 {
     json_printer_begin(p, "children", '[');
     for (size_t i = 0; i < info->child_count; i++) {
         json_printer_begin(p, NULL, '{');
         json_printer_string(p, "name", info->children[i].name);
-        print_image(p, "info", info->children[i].info);
+        if (!print_image(p, "info", info->children[i].info, errp)) {
+            return false;
+        }
         json_printer_end(p, '}');
     }
     json_printer_end(p, ']');
+    return true;
 }
 
 static void print_snapshot(JsonPrinter *p, const BdrvSnapshotInfo *sn)
@@ -55,10 +60,74 @@ static void print_string_if_any(JsonPrinter *p, const char *name, const char *va
     }
 }
 
-static void print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *info)
+static void print_bitmap(JsonPrinter *p, const BdrvStoredBitmapInfo *bitmap)
+{
+    json_printer_begin(p, NULL, '{');
+    json_printer_begin(p, "flags", '[');
+    if (bitmap->in_use) {
+        json_printer_string(p, NULL, "in-use");
+    }
+    if (bitmap->is_auto) {
+        json_printer_string(p, NULL, "auto");
+    }
+    json_printer_end(p, ']');
+    json_printer_string(p, "name", bitmap->name);
+    json_printer_int(p, "granularity", bitmap->granularity);
+    json_printer_end(p, '}');
+}
+
+static bool print_bitmaps(JsonPrinter *p, const BdrvImageInfo *info, GError **errp)
+{
+    BdrvStoredBitmapInfo bitmap;
+    int ret;
+
+    json_printer_begin(p, "bitmaps", '[');
+    for (size_t i = 0; (ret = bdrv_stored_bitmap_get(info->bs, i, &bitmap, errp)) > 0; i++) {
+        print_bitmap(p, &bitmap);
+    }
+    json_printer_end(p, ']');
+    return ret == 0;
+}
+
+static bool print_data(JsonPrinter *p, const BdrvImageInfo *info, JsonObject *data, GError **errp)
+{
+    JsonObjectIter iter;
+    const char *member;
+    JsonNode *value;
+
+    json_printer_begin(p, "data", '{');
+    json_object_iter_init_ordered(&iter, data);
+    while (json_object_iter_next_ordered(&iter, &member, &value)) {
+        if (!img_is_bitmap_list(member, value)) {
+            json_printer_node(p, member, value);
+        } else if (!print_bitmaps(p, info, errp)) {
+            return false;
+        }
+    }
+    json_printer_end(p, '}');
+    return true;
+}
+
+static bool print_specific(JsonPrinter *p, const BdrvImageInfo *info, GError **errp)
+{
+    if (info->specific == NULL) {
+        return true;
+    }
+    json_printer_begin(p, "format-specific", '{');
+    json_printer_string(p, "type", json_object_get_string_member(info->specific, "type"));
+    if (!print_data(p, info, json_object_get_object_member(info->specific, "data"), errp)) {
+        return false;
+    }
+    json_printer_end(p, '}');
+    return true;
+}
+
+static bool print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *info, GError **errp)
 {
     json_printer_begin(p, name, '{');
-    print_children(p, info);
+    if (!print_children(p, info, errp)) {
+        return false;
+    }
     print_string_if_any(p, "backing-filename-format", info->backing_format);
     print_snapshots(p, info);
     json_printer_int(p, "virtual-size", info->virtual_size);
@@ -70,8 +139,8 @@ static void print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *i
     if (info->actual_size >= 0) {
         json_printer_int(p, "actual-size", info->actual_size);
     }
-    if (info->specific != NULL) {
-        json_printer_object(p, "format-specific", info->specific);
+    if (!print_specific(p, info, errp)) {
+        return false;
     }
     print_string_if_any(p, "full-backing-filename", info->full_backing_filename);
     print_string_if_any(p, "backing-filename", info->backing_filename);
@@ -82,9 +151,10 @@ static void print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *i
         json_printer_bool(p, "dirty-flag", info->is_dirty);
     }
     json_printer_end(p, '}');
+    return true;
 }
 
-void img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info)
+bool img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info, GError **errp)
 {
-    print_image(p, NULL, info);
+    return print_image(p, NULL, info, errp);
 }

@@ -6,7 +6,7 @@
 #include "blockgraph/image-info.h"
 #include "tools/json-print.h"
 
-/* Print what bdrv_image_info() told, as QEMU's QAPI type BlockGraphInfo. */
-void img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info);
+/* The same as QEMU's QAPI type BlockGraphInfo; it is not complete if false. */
+bool img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info, GError **errp);
 
 #endif

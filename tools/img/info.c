@@ -111,32 +111,37 @@ static bool collect(const ImgArgs *args, Chain *chain, bool follow)
     }
 }
 
-static void print_human(const GPtrArray *images)
+static bool print_human(const GPtrArray *images, GError **errp)
 {
     for (guint i = 0; i < images->len; i++) {
         if (i > 0) {
             printf("\n");
         }
-        img_print_info(g_ptr_array_index(images, i));
+        if (!img_print_info(g_ptr_array_index(images, i), errp)) {
+            return false;
+        }
     }
+    return true;
 }
 
 /* One object, or with @as_array all of them. */
-static void print_json(const GPtrArray *images, bool as_array)
+static bool print_json(const GPtrArray *images, bool as_array, GError **errp)
 {
     JsonPrinter p;
+    bool ok = true;
 
     json_printer_init(&p, stdout);
     if (as_array) {
         json_printer_begin(&p, NULL, '[');
     }
-    for (guint i = 0; i < images->len; i++) {
-        img_print_info_json(&p, g_ptr_array_index(images, i));
+    for (guint i = 0; i < images->len && ok; i++) {
+        ok = img_print_info_json(&p, g_ptr_array_index(images, i), errp);
     }
     if (as_array) {
         json_printer_end(&p, ']');
     }
     json_printer_finish(&p);
+    return ok;
 }
 
 static int info_run(ImgArgs *args)
@@ -145,7 +150,8 @@ static int info_run(ImgArgs *args)
         g_ptr_array_new_with_free_func((GDestroyNotify)bdrv_image_info_free);
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     Chain chain = { .images = images, .seen = seen };
-    bool backing_chain = false;
+    bool backing_chain = false, ok;
+    GError *err = NULL;
     int c;
 
     while ((c = img_args_next(args)) > 0) {
@@ -160,12 +166,11 @@ static int info_run(ImgArgs *args)
     if (!img_check_format_options(args) || !collect(args, &chain, backing_chain)) {
         return 1;
     }
-    if (args->json) {
-        print_json(images, backing_chain);
-    } else {
-        print_human(images);
+    ok = args->json ? print_json(images, backing_chain, &err) : print_human(images, &err);
+    if (!ok) {
+        tool_error_report(err);
     }
-    return 0;
+    return ok ? 0 : 1;
 }
 
 const ImgCommand img_info_command = {

@@ -7,6 +7,7 @@
 #include "tools/tool.h"
 
 static const ImgCommand *const commands[] = {
+    &img_bitmap_command,
     &img_check_command,
     &img_compare_command,
     &img_convert_command,
