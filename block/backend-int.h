@@ -7,6 +7,7 @@
 #define BLOCK_BACKEND_INT_H
 
 #include "block/block-int.h"
+#include "block/pass-through.h"
 
 struct BlockBackend {
     char *name; /* NULL: anonymous */
@@ -18,8 +19,9 @@ struct BlockBackend {
     const BlockDevOps *dev_ops;
     void *dev_opaque;
 
-    InFlight in_flight;
-    unsigned quiesce_counter; /* atomic */
+    InFlight in_flight; /* without those that pass through */
+    PassThrough pass;
+    unsigned quiesce_counter; /* atomic; the gate: not 0, it is closed */
     GMutex waiting_lock;
     CoQueue waiting; /* requests that came while drained; under waiting_lock */
     unsigned held_back; /* how many, from when they wait until they go on; likewise */
@@ -47,8 +49,17 @@ struct BlkRequest {
     int ret;
 };
 
-/* Whether any request has not ended yet, held back or in flight. */
+/* One request with a callback; lives in a slot, or was allocated. */
+struct BlockAIOCB {
+    BlkRequest req;
+    BlockCompletionFunc *cb;
+    void *opaque;
+    struct Slot *slot; /* or NULL */
+};
+
+/* Whether any request has not ended yet, held back or in flight; in flight only. */
 bool blk_has_requests(BlockBackend *blk);
+bool blk_busy(BlockBackend *blk);
 
 /* Count the request in flight, run it, and count it out. Returns its result. */
 int coroutine_fn blk_co_request(BlkRequest *req);
@@ -63,5 +74,17 @@ int coroutine_fn blk_run_pwrite_zeroes(BlkRequest *req);
 int coroutine_fn blk_run_pdiscard(BlkRequest *req);
 int coroutine_fn blk_run_flush(BlkRequest *req);
 int coroutine_fn blk_run_truncate(BlkRequest *req);
+/* Of requests with a callback: these learn where the next may pass through. */
+int coroutine_fn blk_run_aio_preadv(BlkRequest *req);
+int coroutine_fn blk_run_aio_pwritev(BlkRequest *req);
+
+/*
+ * Let a request pass through; NULL if it has to go the long way. req->run is what
+ * it runs if it turns out that it cannot pass after all.
+ */
+BlockAIOCB *blk_pass_start(BlkRequest *req, BdrvIoType type, BlockCompletionFunc *cb,
+                           void *opaque);
+/* Send a request as a coroutine, up to its callback. */
+void blk_aio_run(BlockAIOCB *acb);
 
 #endif

@@ -4,7 +4,7 @@
  * against the medium's bounds, and sent down the root edge under the graph
  * lock.
  */
-#include "block/backend-int.h"
+#include "block/slot.h"
 
 /* ---- On the way in ---------------------------------------------------------------- */
 
@@ -32,12 +32,18 @@ static bool coroutine_fn wait_while_drained(BlkRequest *req)
     return !cancelled;
 }
 
+bool blk_busy(BlockBackend *blk)
+{
+    /* One that cannot pass after all is in flight before its slot is empty. */
+    return slots_used_by(&blk->pass) || !in_flight_idle(&blk->in_flight);
+}
+
 bool blk_has_requests(BlockBackend *blk)
 {
     bool busy;
 
     g_mutex_lock(&blk->waiting_lock);
-    busy = blk->held_back > 0 || !in_flight_idle(&blk->in_flight);
+    busy = blk_busy(blk) || blk->held_back > 0;
     g_mutex_unlock(&blk->waiting_lock);
     return busy;
 }

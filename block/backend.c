@@ -51,7 +51,12 @@ static void root_drained_end(BdrvChild *child)
 
 static bool root_drained_busy(BdrvChild *child)
 {
-    return !in_flight_idle(&((BlockBackend *)child->parent)->in_flight);
+    return blk_busy(child->parent);
+}
+
+static PassThrough *root_pass_through(BdrvChild *child)
+{
+    return &((BlockBackend *)child->parent)->pass;
 }
 
 static void resized_bh(void *opaque)
@@ -80,6 +85,7 @@ static const BdrvParentOps root_ops = {
     .drained_end = root_drained_end,
     .drained_busy = root_drained_busy,
     .resized = root_resized,
+    .pass_through = root_pass_through,
 };
 
 /* ---- Life ---------------------------------------------------------------------------- */
@@ -145,6 +151,7 @@ static void blk_destroy(BlockBackend *blk)
         last_blk = blk->prev;
     }
     g_mutex_clear(&blk->waiting_lock);
+    pass_through_destroy(&blk->pass);
     g_free(blk->name);
     free(blk);
 }
@@ -392,7 +399,7 @@ void blk_drain(BlockBackend *blk)
         bdrv_ref(bs);
         bdrv_drained_begin(bs);
     }
-    BDRV_WAIT_WHILE(!in_flight_idle(&blk->in_flight));
+    BDRV_WAIT_WHILE(blk_busy(blk));
     if (bs) {
         bdrv_drained_end(bs);
         bdrv_unref(bs);

@@ -23,6 +23,7 @@
 #include "blockgraph/block-driver.h"
 #include "util/in-flight.h"
 
+typedef struct PassThrough PassThrough;
 typedef struct WriteThreshold WriteThreshold;
 
 /* What a parent does for an edge: the parent is a node or a backend. */
@@ -37,6 +38,8 @@ typedef struct BdrvParentOps {
     bool (*drained_busy)(BdrvChild *child);
     /* The child's length changed. */
     void (*resized)(BdrvChild *child);
+    /* What passes by the parent's coroutines; NULL: nothing does. */
+    PassThrough *(*pass_through)(BdrvChild *child);
 } BdrvParentOps;
 extern const BdrvParentOps bdrv_node_parent_ops;
 
@@ -96,8 +99,8 @@ struct BlockDriverState {
     DirtyBitmapSet *dirty_bitmaps; /* atomic; NULL: there never was one */
     int64_t write_threshold; /* atomic: bytes; 0: none */
     WriteThreshold *threshold_watch; /* who is told; changes only while drained */
-    uint64_t write_gen;   /* atomic: writes completed */
-    uint64_t flushed_gen; /* atomic: the write_gen that the last flush covered */
+    ShardedCount writes;  /* that are over; counted before they are reported */
+    uint64_t flushed_writes; /* atomic: how many of them the last flush covered */
 
     BlockDriverState *next_node; /* all nodes, in order of creation */
     BlockDriverState *prev_node;
@@ -134,10 +137,15 @@ void bdrv_child_free(BdrvChild *child);
 /* The bare links, to the child node and to the parent node. */
 void bdrv_link_to_parent(BlockDriverState *parent, BdrvChild *child) GRAPH_WRLOCK;
 void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child) GRAPH_WRLOCK;
-/* Empty the node's mapping cache. */
+/* Empty the node's mapping cache, and what backends above have made of it. */
 void bdrv_forget_mappings(BlockDriverState *bs);
-/* And those of all above: what lies below one of them has changed. */
+/* And those of all nodes above: what lies below one of them has changed. */
 void bdrv_forget_mappings_above(BlockDriverState *bs) GRAPH_RDLOCK;
+/*
+ * The node, which is drained, has to see requests from now on that could pass by
+ * until now, or the other way round. Global state.
+ */
+void bdrv_see_requests(BlockDriverState *bs);
 void bdrv_link_child(BdrvChild *child, BlockDriverState *bs) GRAPH_WRLOCK;
 void bdrv_unlink_child(BdrvChild *child) GRAPH_WRLOCK;
 /* Whether @bs can be reached from @from. */
@@ -195,6 +203,16 @@ void bdrv_parent_unquiesce(BdrvChild *child);
  */
 void coroutine_fn bdrv_graph_co_inherit(void) TSA_ACQUIRE_SHARED(graph_lock);
 void coroutine_fn bdrv_graph_co_disinherit(void) TSA_RELEASE_SHARED(graph_lock);
+
+/*
+ * For a request without a coroutine: count it as a holder of the graph lock, or
+ * not any more. The thread makes a full fence after each, and after the first,
+ * before it touches the graph, finds that bdrv_graph_has_writer() is false, or
+ * counts it out again. Counted out on the thread where it was counted in.
+ */
+void bdrv_graph_count_in(void);
+void bdrv_graph_count_out(void);
+bool bdrv_graph_has_writer(void);
 
 /*
  * AIO_WAIT_WHILE() for what needs the graph lock to become true: we may be in a

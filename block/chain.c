@@ -24,12 +24,16 @@ static int layers(BlockDriverState *bs, Direction direction, GHashTable *known) 
     }
     if (direction == DOWN) {
         for (BdrvChild *child = bs->children; child; child = child->next_child) {
-            most = MAX(most, layers(child->bs, direction, known));
+            int n = layers(child->bs, direction, known);
+
+            most = MAX(most, n);
         }
     } else {
         for (BdrvChild *child = bs->parents; child; child = child->next_parent) {
             if (child->ops->is_node) {
-                most = MAX(most, layers(child->parent, direction, known));
+                int n = layers(child->parent, direction, known);
+
+                most = MAX(most, n);
             }
         }
     }

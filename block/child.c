@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "block/block-int.h"
+#include "block/pass-through.h"
 
 /* ---- Links --------------------------------------------------------------- */
 
@@ -25,6 +25,9 @@ void bdrv_unlink_child(BdrvChild *child)
     BdrvChild **p;
 
     bdrv_graph_assert_writable();
+    if (child->ops->pass_through) {
+        pass_through_reset(child->ops->pass_through(child));
+    }
     for (p = &child->bs->parents; *p != child; p = &(*p)->next_parent) {
     }
     *p = child->next_parent;
@@ -63,22 +66,43 @@ void bdrv_unlink_from_parent(BlockDriverState *parent, BdrvChild *child)
     bdrv_forget_mappings_above(parent);
 }
 
-void bdrv_forget_mappings(BlockDriverState *bs)
+static void forget_cached(BlockDriverState *bs)
 {
     if (bs->map_cache) {
         map_cache_invalidate(bs->map_cache, 0, BDRV_MAX_LENGTH);
     }
 }
 
+void bdrv_forget_mappings(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    forget_cached(bs);
+    pass_through_invalidate(bs, 0, INT64_MAX);
+}
+
+static void forget_above(BlockDriverState *bs) GRAPH_RDLOCK
+{
+    forget_cached(bs);
+    for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
+        if (parent->ops->is_node) {
+            forget_above(parent->parent);
+        }
+    }
+}
+
 void bdrv_forget_mappings_above(BlockDriverState *bs)
 {
     bdrv_graph_assert_readable();
-    bdrv_forget_mappings(bs);
-    for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
-        if (parent->ops->is_node) {
-            bdrv_forget_mappings_above(parent->parent);
-        }
-    }
+    forget_above(bs);
+    pass_through_invalidate(bs, 0, INT64_MAX);
+}
+
+void bdrv_see_requests(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    bdrv_graph_rdlock_main_loop();
+    pass_through_invalidate(bs, 0, INT64_MAX);
+    bdrv_graph_rdunlock_main_loop();
 }
 
 static bool reaches(BlockDriverState *from, BlockDriverState *bs, GHashTable *seen) GRAPH_RDLOCK

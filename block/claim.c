@@ -213,6 +213,24 @@ void coroutine_fn claim_end(ClaimSet *set, Claim *claim)
     wake(&woken);
 }
 
+bool claim_set_trim(ClaimSet *set, int64_t offset, int64_t *start, int64_t *end)
+{
+    bool free = true;
+
+    g_mutex_lock(&set->lock);
+    for (const Claim *c = set->exclusive; c && free; c = c->next) {
+        if (c->offset > offset) {
+            *end = MIN(*end, c->offset);
+        } else if (c->offset + c->bytes <= offset) {
+            *start = MAX(*start, c->offset + c->bytes);
+        } else {
+            free = false;
+        }
+    }
+    g_mutex_unlock(&set->lock);
+    return free;
+}
+
 uint64_t claim_set_next(ClaimSet *set)
 {
     uint64_t next;

@@ -43,6 +43,11 @@ void coroutine_fn claim_begin(ClaimSet *set, Claim *claim, int64_t offset, int64
                               bool exclusive);
 /* Exclusive to shared; wakes who may go on. Any thread. */
 void coroutine_fn claim_downgrade(ClaimSet *set, Claim *claim);
+/*
+ * Narrow *@start and *@end, around @offset, to where no exclusive claim is, granted
+ * or waiting; false if @offset itself lies in one. Any thread.
+ */
+bool claim_set_trim(ClaimSet *set, int64_t offset, int64_t *start, int64_t *end);
 /* Give it back; wakes who may go on. Any thread, any coroutine. */
 void coroutine_fn claim_end(ClaimSet *set, Claim *claim);
 /*

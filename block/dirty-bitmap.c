@@ -62,6 +62,7 @@ static DirtyBitmapSet *make_set(BlockDriverState *bs)
         g_mutex_init(&set->lock);
         bdrv_drained_begin(bs);
         __atomic_store_n(&bs->dirty_bitmaps, set, __ATOMIC_RELEASE);
+        bdrv_see_requests(bs);
         bdrv_drained_end(bs);
     }
     return set;

@@ -33,6 +33,9 @@ static const char *driver_flaw(const BlockDriver *drv)
     if (drv->bdrv_co_preadv && (drv->is_filter || drv->bdrv_co_map_commit)) {
         return "a protocol is no filter and commits nothing";
     }
+    if (drv->bdrv_prepare_aio && !drv->bdrv_co_preadv) {
+        return "bdrv_prepare_aio is for protocols";
+    }
     if (!drv->bdrv_check_perm != !drv->bdrv_set_perm ||
         !drv->bdrv_check_perm != !drv->bdrv_abort_perm) {
         return "bdrv_check_perm, bdrv_set_perm and bdrv_abort_perm go together";
@@ -41,6 +44,11 @@ static const char *driver_flaw(const BlockDriver *drv)
         !drv->bdrv_can_store_bitmap != !drv->bdrv_load_bitmaps ||
         !drv->bdrv_can_store_bitmap != !drv->bdrv_store_bitmaps) {
         return "the four functions for stored bitmaps go together";
+    }
+    if (!drv->bdrv_co_snapshot_create != !drv->bdrv_co_snapshot_goto ||
+        !drv->bdrv_co_snapshot_create != !drv->bdrv_co_snapshot_delete ||
+        (drv->bdrv_co_snapshot_create && !drv->bdrv_snapshot_get)) {
+        return "the functions that change snapshots go together, and with bdrv_snapshot_get";
     }
     if (!drv->create_options != !drv->bdrv_create) {
         return "create_options and bdrv_create go together";

@@ -93,10 +93,33 @@ static G_GNUC_NO_INLINE void readers_add(long n)
     __atomic_store_n(&r->count, r->count + n, __ATOMIC_SEQ_CST);
 }
 
+void bdrv_graph_count_in(void)
+{
+    GraphReaders *r = g_private_get(&readers_key);
+
+    if (!r) {
+        r = readers_new();
+    }
+    __atomic_store_n(&r->count, r->count + 1, __ATOMIC_RELAXED);
+}
+
+void bdrv_graph_count_out(void)
+{
+    GraphReaders *r = g_private_get(&readers_key);
+
+    __atomic_store_n(&r->count, r->count - 1, __ATOMIC_RELEASE);
+}
+
+bool bdrv_graph_has_writer(void)
+{
+    return __atomic_load_n(&has_writer, __ATOMIC_ACQUIRE);
+}
+
 static long readers_sum(void)
 {
     long sum;
 
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     g_mutex_lock(&registry.mutex);
     sum = registry.departed;
     for (GraphReaders *r = registry.threads; r; r = r->next) {

@@ -9,6 +9,7 @@
  *     is not committed: a request has one claim, over all of its range.
  */
 #include "block/io-int.h"
+#include "block/pass-through.h"
 
 /* A range of a request, on its way to parts. */
 typedef struct Change {
@@ -229,6 +230,19 @@ int coroutine_fn bdrv_co_claimed_pwritev(BlockDriverState *bs, int64_t offset, i
     return part_pool_finish(&pool, ret);
 }
 
+int coroutine_fn bdrv_co_claimed_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               bool allocate)
+{
+    PartPool pool = {0};
+    Change c = {.bs = bs, .op = allocate ? BDRV_MAP_WRITE : BDRV_MAP_WRITE_ZEROES,
+                .offset = offset, .bytes = bytes, .pool = &pool};
+    int ret;
+
+    bdrv_graph_assert_readable();
+    ret = part_pool_finish(&pool, run_change(c));
+    return MIN(ret, 0);
+}
+
 /* ---- Requests ----------------------------------------------------------------------- */
 
 /*
@@ -267,7 +281,9 @@ static int coroutine_fn GRAPH_RDLOCK change_exclusively(Change c)
 
     c.pool = &pool;
     c.claim = &claim;
-    claim_begin(c.bs->claims, &claim, start, end - end % c.bs->map_unit - start, true);
+    end -= end % c.bs->map_unit;
+    claim_begin(c.bs->claims, &claim, start, end - start, true);
+    pass_through_exclude(c.bs, start, end - start);
     ret = run_change(c);
     ret = part_pool_finish(&pool, ret);
     claim_end(c.bs->claims, &claim);

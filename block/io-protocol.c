@@ -23,7 +23,7 @@ void bdrv_note_write(BlockDriverState *bs, int64_t end)
 {
     int64_t old = __atomic_load_n(&bs->length, __ATOMIC_RELAXED);
 
-    __atomic_fetch_add(&bs->write_gen, 1, __ATOMIC_SEQ_CST);
+    sharded_count_add(&bs->writes);
     end = BDRV_ALIGN_UP(end, BDRV_SECTOR_SIZE);
     while (end > old && !__atomic_compare_exchange_n(&bs->length, &old, end, false,
                                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

@@ -158,7 +158,8 @@ static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *o
     int ret;
 
     if (bdrv_is_protocol(*bs)) {
-        return MIN(bdrv_co_protocol_preadv(*bs, *offset, bytes, iov, flags), 0);
+        ret = bdrv_co_protocol_preadv(*bs, *offset, bytes, iov, flags);
+        return MIN(ret, 0);
     }
     ret = bdrv_co_map_range(*bs, BDRV_MAP_READ, *offset, bytes, flags, 0, &m, &n);
     if (ret < 0) {

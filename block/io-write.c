@@ -111,6 +111,19 @@ static int coroutine_fn GRAPH_RDLOCK change_in_parts(const ChangeOp *op, BlockDr
 }
 
 /*
+ * Whether a write may go beyond the end of @bs: whoever took the permission to resize knows
+ * of it, and the end is that of the storage below. A format that commits has one of its own.
+ */
+static bool may_grow(const ChangeOp *op, const BlockDriverState *bs)
+{
+    bool ends_below = bdrv_is_protocol(bs) ||
+                      (bs->drv->bdrv_co_getlength && !bs->drv->bdrv_co_map_commit);
+
+    return op->op != BDRV_MAP_DISCARD && ends_below &&
+           (__atomic_load_n(&bs->perm, __ATOMIC_RELAXED) & BLK_PERM_RESIZE);
+}
+
+/*
  * One step down, after the node's hook has agreed. 1: all of it lies in one
  * piece below, go on with *@bs and *@offset; 0: done; -errno.
  */
@@ -118,22 +131,20 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
                                                  int64_t *offset, int64_t bytes, IOVector *iov,
                                                  int flags)
 {
+    bool is_protocol = bdrv_is_protocol(*bs);
     BdrvMapping m;
     int64_t n;
     int ret;
 
-    if (bdrv_is_protocol(*bs)) {
-        if (flags & BDRV_REQ_COMPRESSED) {
-            return -ENOTSUP;
-        }
-        if (op->op != BDRV_MAP_DISCARD && *offset > bdrv_getlength(*bs) - bytes &&
-            !(__atomic_load_n(&(*bs)->perm, __ATOMIC_RELAXED) & BLK_PERM_RESIZE)) {
-            return -EIO; /* it would grow */
-        }
-        return protocol_change(op, *bs, *offset, bytes, iov, flags);
+    if (is_protocol && (flags & BDRV_REQ_COMPRESSED)) {
+        return -ENOTSUP;
     }
-    if (*offset > bdrv_getlength(*bs) - bytes) {
+    if (*offset > bdrv_getlength(*bs) - bytes && !may_grow(op, *bs) &&
+        !(is_protocol && op->op == BDRV_MAP_DISCARD)) {
         return -EIO;
+    }
+    if (is_protocol) {
+        return protocol_change(op, *bs, *offset, bytes, iov, flags);
     }
     if ((*bs)->drv->bdrv_co_map_commit) {
         return bdrv_co_committing_change(*bs, op->op, *offset, bytes, iov, flags);
@@ -180,6 +191,13 @@ static const ChangeOp *op_at_node(const ChangeOp *op, BlockDriverState *bs, int6
     return &op_zeroes;
 }
 
+/* A write to @bs, which is as long as what it stores now. */
+static void note_growth(BlockDriverState *bs, int64_t end)
+{
+    bdrv_note_write(bs, end);
+    bdrv_dirty_bitmaps_resize(bs);
+}
+
 static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, int64_t offset,
                                     int64_t bytes, IOVector *iov, int flags)
 {
@@ -189,7 +207,7 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
         BlockDriverState *node = bs;
         int64_t start = offset;
         BdrvIoRequest hook;
-        bool marks, fua;
+        bool marks, fua, grows;
 
         if (bs->read_only) {
             return -EPERM;
@@ -205,13 +223,19 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
         fua = (flags & BDRV_REQ_FUA) && !bdrv_is_protocol(bs) && bs->drv->bdrv_co_flush;
         flags &= fua ? ~BDRV_REQ_FUA : ~0;
         marks = __atomic_load_n(&bs->dirty_bitmaps, __ATOMIC_ACQUIRE) != NULL;
+        grows = op->op != BDRV_MAP_DISCARD && !bdrv_is_protocol(bs) &&
+                offset > bdrv_getlength(bs) - bytes;
         hook = (BdrvIoRequest){op->type, flags, offset, bytes, iov};
         ret = bdrv_co_enter_node(bs, &hook);
         if (ret >= 0) {
             ret = change_step(op, &bs, &offset, bytes, hook.iov, flags);
         }
-        if (ret > 0 && (hook.release || marks || fua)) { /* the node has to see how it ends */
+        if (ret > 0 && (hook.release || marks || fua || grows)) {
+            /* The node has to see how it ends. */
             ret = node_change(op, bs, offset, bytes, hook.iov, flags);
+        }
+        if (ret == 0 && grows) {
+            note_growth(node, start + bytes);
         }
         if (ret == 0 && fua) {
             ret = bdrv_co_node_flush(node);

@@ -3,6 +3,7 @@
  * Requests that have no guest range of their own: flush, truncate, length.
  */
 #include "block/io-int.h"
+#include "block/pass-through.h"
 
 int bdrv_check_range(int64_t offset, int64_t bytes)
 {
@@ -44,7 +45,7 @@ static int coroutine_fn GRAPH_RDLOCK flush_children(BlockDriverState *bs, int ro
 
 static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
 {
-    uint64_t gen = __atomic_load_n(&bs->write_gen, __ATOMIC_SEQ_CST);
+    uint64_t writes = sharded_count_sum(&bs->writes);
     int ret;
 
     if (!bs->drv->bdrv_co_flush) {
@@ -53,13 +54,13 @@ static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
     if (bdrv_is_protocol(bs) && (bs->open_flags & BDRV_O_NO_FLUSH)) {
         return 0; /* formats write back what they keep in memory all the same */
     }
-    if (bdrv_is_protocol(bs) && __atomic_load_n(&bs->flushed_gen, __ATOMIC_SEQ_CST) == gen) {
+    if (bdrv_is_protocol(bs) && __atomic_load_n(&bs->flushed_writes, __ATOMIC_SEQ_CST) == writes) {
         return 0; /* nothing was written since */
     }
     bdrv_graph_assert_readable();
     ret = bs->drv->bdrv_co_flush(bs);
     if (ret >= 0) {
-        __atomic_store_n(&bs->flushed_gen, gen, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&bs->flushed_writes, writes, __ATOMIC_SEQ_CST);
     }
     return ret;
 }
@@ -164,12 +165,11 @@ static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRA
     return 0;
 }
 
-/* Nobody else is beyond the new end, nor where the old one was. */
+/* A format that commits moves its tables: nobody else is in the node meanwhile. */
 static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int64_t offset,
                                                        bool exact, BlockPrealloc prealloc,
                                                        GError **errp)
 {
-    int64_t start = MIN(offset, bdrv_getlength(bs));
     Claim claim;
     int ret;
 
@@ -177,9 +177,15 @@ static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int
     if (!bdrv_takes_claims(bs)) {
         return bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
     }
-    start -= start % bs->map_unit;
-    claim_begin(bs->claims, &claim, start, INT64_MAX - start, true);
+    claim_begin(bs->claims, &claim, 0, INT64_MAX, true);
+    pass_through_exclude(bs, 0, INT64_MAX);
     ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    if (ret == -ENOSPC && !retire_list_empty(bs->retired) &&
+        bdrv_co_node_flush(bs) >= 0) {
+        g_clear_error(errp);
+        bdrv_co_release_retired(bs);
+        ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    }
     claim_end(bs->claims, &claim);
     bdrv_co_release_retired(bs); /* at worst it leaks */
     return ret;

@@ -6,6 +6,7 @@
  */
 #include "block/io-int.h"
 #include "block/open-int.h"
+#include "block/pass-through.h"
 #include "util/trace.h"
 
 /* Clusters per bucket of the cache, and what a bucket spans at least and at most. */
@@ -121,6 +122,7 @@ void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes)
     if (bs->map_cache) {
         map_cache_invalidate(bs->map_cache, offset, bytes);
     }
+    pass_through_invalidate(bs, offset, bytes);
 }
 
 int coroutine_fn bdrv_co_enter_node(BlockDriverState *bs, BdrvIoRequest *req)

@@ -49,6 +49,7 @@ void bdrv_write_threshold_set(BlockDriverState *bs, int64_t threshold, BdrvWrite
         *bs->threshold_watch = (WriteThreshold){1, bs, cb, opaque, threshold, 0};
     }
     __atomic_store_n(&bs->write_threshold, threshold, __ATOMIC_RELEASE);
+    bdrv_see_requests(bs);
     bdrv_drained_end(bs);
 }
 

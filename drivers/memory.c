@@ -151,8 +151,7 @@ static void memory_close(BlockDriverState *bs)
 
 /* ---- Requests ----------------------------------------------------------------- */
 
-static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                         IOVector *iov, int flags)
+static int read_pages(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov)
 {
     MemoryState *s = bdrv_state(bs);
     int64_t n;
@@ -173,8 +172,7 @@ static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset, i
     return 0;
 }
 
-static int coroutine_fn memory_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                          IOVector *iov, int flags)
+static int write_pages(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov)
 {
     MemoryState *s = bdrv_state(bs);
     int64_t n;
@@ -194,6 +192,30 @@ static int coroutine_fn memory_co_pwritev(BlockDriverState *bs, int64_t offset, 
     }
     g_rw_lock_writer_unlock(&s->lock);
     return ret;
+}
+
+static int coroutine_fn memory_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         IOVector *iov, int flags)
+{
+    return read_pages(bs, offset, bytes, iov);
+}
+
+static int coroutine_fn memory_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          IOVector *iov, int flags)
+{
+    return write_pages(bs, offset, bytes, iov);
+}
+
+/* The bytes are moved at once; the loop only brings the result. */
+static bool memory_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
+                               AioRequest *req)
+{
+    int ret = type == BDRV_IO_READ ? read_pages(bs, offset, iov->size, iov)
+                                   : write_pages(bs, offset, iov->size, iov);
+
+    req->op = AIO_OP_NOP;
+    req->ret = ret < 0 ? ret : (int64_t)iov->size;
+    return true;
 }
 
 /* Let whole pages go, and clear what is left at both ends. */
@@ -293,6 +315,7 @@ BlockDriver block_driver_memory = {
     .bdrv_close = memory_close,
     .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_co_get_allocated_file_size = memory_co_get_allocated_file_size,
+    .bdrv_prepare_aio = memory_prepare_aio,
     .bdrv_co_preadv = memory_co_preadv,
     .bdrv_co_pwritev = memory_co_pwritev,
     .bdrv_co_pwrite_zeroes = memory_co_pwrite_zeroes,

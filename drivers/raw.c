@@ -208,16 +208,28 @@ static int coroutine_fn raw_co_before_io(BlockDriverState *bs, BdrvIoRequest *re
     return check_first_sector(bs, req, w);
 }
 
+/* Only writes to the first sector are looked at, and only if it is guarded. */
+static bool raw_is_transparent(BlockDriverState *bs, BdrvIoType type)
+{
+    RawState *s = bdrv_state(bs);
+
+    return type == BDRV_IO_READ || !s->guarded;
+}
+
 /* ---- Requests ------------------------------------------------------------------------ */
 
 static int coroutine_fn raw_co_map(BlockDriverState *bs, const BdrvMapRequest *req,
                                    BdrvMapping *mapping)
 {
     RawState *s = bdrv_state(bs);
+    int64_t end = req->offset + req->bytes;
 
     bdrv_graph_assert_readable();
+    if (s->size >= 0 && end > s->size) {
+        return -EIO; /* what follows in the file is not ours */
+    }
     mapping->offset = 0;
-    mapping->bytes = bdrv_getlength(bs);
+    mapping->bytes = MAX(bdrv_getlength(bs), end);
     mapping->target = BDRV_MAP_DATA;
     mapping->child = bdrv_file_child(bs);
     mapping->child_offset = s->offset;
@@ -320,5 +332,6 @@ BlockDriver block_driver_raw = {
     .bdrv_co_getlength = raw_co_getlength,
     .bdrv_co_map = raw_co_map,
     .bdrv_co_before_io = raw_co_before_io,
+    .bdrv_is_transparent = raw_is_transparent,
     .bdrv_co_truncate = raw_co_truncate,
 };

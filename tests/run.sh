@@ -18,7 +18,8 @@ usage: tests/run.sh [--quick] [--phase PHASE]... [--suite SUITE]... [TEST]...
                    tsan      clang with the lock annotations as errors, and the
                              thread sanitizer
                    valgrind  the unit tests of the plain build under valgrind
-  --suite SUITE  only this suite: unit, tools, crash, tidy, package; may be repeated
+  --suite SUITE  only this suite: unit, tools, crash, model, tidy, package; may be
+                 repeated
   TEST           only these tests, by name (test-coroutine); in the plain phase
                  unless --phase says otherwise
 

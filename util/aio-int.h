@@ -94,6 +94,8 @@ struct AioContext {
     unsigned timer_heap_size;
     uint64_t timer_sequence;
     unsigned timers; /* that exist */
+    void *local;     /* what the layer above keeps for each context */
+    void (*local_release)(void *local);
     GHashTable *fds; /* fd → AioFd */
 };
 
@@ -118,6 +120,16 @@ void aio_assert_home(AioContext *ctx, const char *func);
 /* Keep @ctx's memory and engine, without a reference. Any thread. */
 void aio_context_pin(AioContext *ctx);
 void aio_context_unpin(AioContext *ctx);
+
+/*
+ * Keep @local, of the layer above, with the context; @release is called when the
+ * context ends. Home thread.
+ */
+void aio_context_set_local(AioContext *ctx, void *local, void (*release)(void *local));
+static inline void *aio_context_get_local(const AioContext *ctx)
+{
+    return ctx->local;
+}
 
 /* Whether anything is queued or in flight; timers and descriptors do not count. */
 bool aio_context_is_busy(AioContext *ctx);

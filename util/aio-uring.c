@@ -260,6 +260,7 @@ static void prepare_request(struct io_uring_sqe *sqe, const AioRequest *req)
         sqe->len = req->mode;
         break;
     case AIO_OP_CALL:
+    case AIO_OP_NOP:
         g_assert_not_reached();
     }
 }

@@ -226,6 +226,13 @@ static void assert_none_left(unsigned count, const char *what)
     }
 }
 
+void aio_context_set_local(AioContext *ctx, void *local, void (*release)(void *local))
+{
+    aio_assert_home(ctx, __func__);
+    ctx->local = local;
+    ctx->local_release = release;
+}
+
 /* Nobody has a reference any more: the thread is free for another context. */
 static void context_end(AioContext *ctx)
 {
@@ -237,6 +244,9 @@ static void context_end(AioContext *ctx)
     assert_none_left(ctx->timers_armed, "armed timers");
     assert_none_left(ctx->timers, "timers");
     assert_none_left(atomic_load(&ctx->bottom_halves), "bottom halves");
+    if (ctx->local) {
+        ctx->local_release(ctx->local);
+    }
     atomic_store(&ctx->home->ctx, NULL);
 }
 

@@ -4,18 +4,6 @@
  */
 #include "util/in-flight.h"
 
-static unsigned next_index;
-static __thread unsigned my_index; /* shard + 1; 0: not chosen yet */
-
-/* Threads beyond the number of shards share them, which costs speed only. */
-static unsigned shard_index(void)
-{
-    if (!my_index) {
-        my_index = __atomic_fetch_add(&next_index, 1, __ATOMIC_RELAXED) % IN_FLIGHT_SHARDS + 1;
-    }
-    return my_index - 1;
-}
-
 static void count(uint64_t *counter)
 {
     __atomic_fetch_add(counter, 1, __ATOMIC_SEQ_CST);
@@ -39,10 +27,10 @@ bool in_flight_idle(const InFlight *f)
 {
     uint64_t ended = 0, begun = 0;
 
-    for (int i = 0; i < IN_FLIGHT_SHARDS; i++) {
+    for (int i = 0; i < SHARDS; i++) {
         ended += __atomic_load_n(&f->shard[i].ended, __ATOMIC_SEQ_CST);
     }
-    for (int i = 0; i < IN_FLIGHT_SHARDS; i++) {
+    for (int i = 0; i < SHARDS; i++) {
         begun += __atomic_load_n(&f->shard[i].begun, __ATOMIC_SEQ_CST);
     }
     return ended == begun;

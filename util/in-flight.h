@@ -11,8 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define IN_FLIGHT_SHARDS 8
+#include "util/sharded-count.h"
 
 typedef struct InFlightShard {
     uint64_t begun;
@@ -20,7 +19,7 @@ typedef struct InFlightShard {
 } __attribute__((aligned(64))) InFlightShard;
 
 typedef struct InFlight {
-    InFlightShard shard[IN_FLIGHT_SHARDS];
+    InFlightShard shard[SHARDS];
 } InFlight;
 
 /*

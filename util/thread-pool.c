@@ -45,6 +45,8 @@ int64_t aio_request_execute(const AioRequest *req)
             break;
         case AIO_OP_CALL:
             return req->call(req->call_opaque);
+        case AIO_OP_NOP:
+            return req->ret;
         }
     } while (ret < 0 && errno == EINTR);
     return ret < 0 ? -errno : ret;

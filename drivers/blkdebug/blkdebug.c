@@ -277,7 +277,7 @@ static int coroutine_fn blkdebug_co_map(BlockDriverState *bs, const BdrvMapReque
 {
     bdrv_graph_assert_readable();
     mapping->offset = 0;
-    mapping->bytes = bdrv_getlength(bs);
+    mapping->bytes = MAX(bdrv_getlength(bs), req->offset + req->bytes);
     mapping->target = BDRV_MAP_DATA;
     mapping->child = bdrv_get_child(bs, "image");
     mapping->raw = true;

@@ -280,6 +280,7 @@ BlockDriver block_driver_file = {
     .bdrv_co_get_info = file_co_get_info,
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,
     .bdrv_co_getlength = file_co_getlength,
+    .bdrv_prepare_aio = file_prepare_aio,
     .bdrv_co_preadv = file_co_preadv,
     .bdrv_co_pwritev = file_co_pwritev,
     .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,

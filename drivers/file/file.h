@@ -71,6 +71,8 @@ void file_reopen_abort(BdrvReopenState *state);
 
 /* ---- io.c ------------------------------------------------------------------- */
 
+bool file_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
+                      AioRequest *req);
 int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov,
                                 int flags);
 int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,

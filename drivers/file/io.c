@@ -56,6 +56,19 @@ static int64_t coroutine_fn transfer(FileState *s, AioOp op, int64_t offset, int
     }
 }
 
+bool file_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
+                      AioRequest *req)
+{
+    FileState *s = bdrv_state(bs);
+
+    req->op = type == BDRV_IO_READ ? AIO_OP_READV : AIO_OP_WRITEV;
+    req->fd = s->fd;
+    req->offset = offset;
+    req->iov = iov->iov;
+    req->niov = iov->niov;
+    return true;
+}
+
 int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *iov,
                                 int flags)
 {

@@ -156,6 +156,11 @@ int coroutine_fn qcow2_alloc_grow(Qcow2Writer *w, uint64_t n, uint64_t tail, uin
     if (ret < 0) {
         return ret;
     }
+    own = (plan.blocks + plan.table_clusters) << cluster_bits;
+    ret = qcow2_overlap_check(w, plan.first << cluster_bits, own, 0);
+    if (ret < 0) {
+        return ret;
+    }
     bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFBLOCK_ALLOC);
     if (plan.table_entries) {
         resize_reftable(w, plan.table_entries);
@@ -164,7 +169,6 @@ int coroutine_fn qcow2_alloc_grow(Qcow2Writer *w, uint64_t n, uint64_t tail, uin
         qcow2_refblock_add(w, old_end + i, (plan.first + i) << cluster_bits);
     }
     w->blocks_end = old_end + plan.blocks;
-    own = (plan.blocks + plan.table_clusters) << cluster_bits;
     w->virgin = MAX(w->virgin, (plan.first << cluster_bits) + own);
     ret = qcow2_refcount_add(w, plan.first << cluster_bits, own, 1);
     if (ret == 0) {

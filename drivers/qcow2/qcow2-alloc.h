@@ -32,6 +32,7 @@ typedef enum Qcow2Discard {
 typedef struct Qcow2RefBlock {
     uint64_t index;  /* in the refcount table */
     uint64_t offset; /* in the file */
+    uint64_t used_at; /* Qcow2Writer.turn */
     bool dirty;
     bool linked; /* the table in the file has it */
     GList link;  /* in order */
@@ -58,6 +59,14 @@ typedef struct Qcow2Writer {
     GPtrArray *dirty_slices; /* of Qcow2Slice, pinned, with a reference */
     size_t max_dirty_slices;
     GHashTable *dirty_l1;    /* numbers of sectors of the L1 table */
+    /* What snapshots refer to, if it was asked for: offsets, and of which snapshot table. */
+    GHashTable *inactive_l2;
+    uint64_t inactive_l2_of;
+    uint32_t inactive_l2_snapshots;
+    uint64_t turn;  /* of cleaning; see qcow2-clean.c */
+    bool copied_missing; /* see qcow2-snapshot.h */
+    bool l1_uncertain; /* the header may point to an old or a new L1 table */
+    GSList *old_l1;     /* of Qcow2L1: block status may be looking at them */
     bool announced; /* atomic: what a writer has to note in the header is there */
     bool corrupt;  /* atomic: no more changes */
 } Qcow2Writer;
@@ -106,6 +115,8 @@ int coroutine_fn qcow2_refcount_add(Qcow2Writer *w, uint64_t offset, uint64_t by
 /* Write the blocks that are dirty, and the table's entries for new ones. */
 int coroutine_fn qcow2_refcounts_write(Qcow2Writer *w) GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 void qcow2_refblocks_clear(Qcow2Writer *w);
+/* Forget what was not used since the last call; whether some that was is left. */
+bool coroutine_fn qcow2_refblocks_clean(Qcow2Writer *w) TSA_REQUIRES(w->lock);
 
 /* ---- qcow2-alloc.c, qcow2-alloc-grow.c ------------------------------------------------ */
 
@@ -212,6 +223,29 @@ int coroutine_fn qcow2_write_back(Qcow2Writer *w, bool final) GRAPH_RDLOCK;
 int coroutine_fn qcow2_relieve(Qcow2Writer *w) GRAPH_RDLOCK;
 int coroutine_fn qcow2_co_flush(BlockDriverState *bs) GRAPH_RDLOCK;
 
+/* ---- qcow2-resize.c, qcow2-shrink.c, qcow2-cut.c --------------------------------------- */
+
+int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                   BlockPrealloc prealloc, GError **errp) GRAPH_RDLOCK;
+/*
+ * Let the header point to the L1 table of @entries at @offset, for a disk of @size bytes,
+ * on disk. 0 or -errno: which one it points to is then not known, and is made sure of
+ * before anything else is written back.
+ */
+int coroutine_fn qcow2_l1_switch(Qcow2Writer *w, uint64_t size, uint64_t offset, uint32_t entries)
+    GRAPH_RDLOCK TSA_REQUIRES(w->lock);
+/*
+ * Drop all that the tables say beyond @end, which is where the disk ends, or would
+ * if it were not about to grow. The whole node is claimed. 0 or -errno: then it is
+ * dropped in part.
+ */
+int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end) GRAPH_RDLOCK;
+/*
+ * Let the file end behind the last cluster that is in use, and drop refcount blocks for
+ * what is behind it. The same.
+ */
+int coroutine_fn qcow2_cut_file(Qcow2State *s) GRAPH_RDLOCK;
+
 /* ---- qcow2-overlap.c -------------------------------------------------------------------- */
 
 /* The parts of metadata that are known by name, as bits. */
@@ -226,13 +260,19 @@ enum {
     QCOW2_OL_INACTIVE_L2 = 1 << 7,
     QCOW2_OL_BITMAP_DIRECTORY = 1 << 8,
 };
+/* Places in the file of @bytes each, in ascending order, none of which touches another. */
+typedef struct Qcow2Places {
+    const uint64_t *starts;
+    size_t count;
+    uint64_t bytes;
+} Qcow2Places;
 /*
  * Before writing @bytes at @offset: whether that is metadata other than what
  * @ignore (bits) says is meant. Find tells which, or 0; check marks the image as
- * corrupt then: -EIO. Inactive L2 tables are not in memory, so not looked at.
+ * corrupt then: -EIO. -errno if the L1 tables of snapshots cannot be read.
  */
-unsigned coroutine_fn qcow2_overlap_find(Qcow2Writer *w, uint64_t offset, uint64_t bytes,
-                                         unsigned ignore) TSA_REQUIRES(w->lock);
+int coroutine_fn qcow2_overlap_find(Qcow2Writer *w, const Qcow2Places *places, unsigned ignore)
+    GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 int coroutine_fn qcow2_overlap_check(Qcow2Writer *w, uint64_t offset, uint64_t bytes,
                                      unsigned ignore) GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 /* Report @format once, set the corrupt bit, refuse all further changes. -EIO. */

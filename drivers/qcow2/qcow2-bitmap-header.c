@@ -52,12 +52,19 @@ static int coroutine_fn GRAPH_RDLOCK write_number(Qcow2State *s, uint64_t offset
     return write_step(s, offset, buf, sizeof(buf));
 }
 
+/* Where this fails, s->header has the bit: it may be there. */
 static int coroutine_fn GRAPH_RDLOCK set_valid(Qcow2State *s, bool valid)
 {
     uint64_t bits = s->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+    int ret;
 
-    s->header.autoclear_features = bits | (valid ? QCOW2_AUTOCLEAR_BITMAPS : 0);
-    return write_number(s, FIELD_AUTOCLEAR, s->header.autoclear_features);
+    s->header.autoclear_features = bits | QCOW2_AUTOCLEAR_BITMAPS;
+    bits |= valid ? QCOW2_AUTOCLEAR_BITMAPS : 0;
+    ret = write_number(s, FIELD_AUTOCLEAR, bits);
+    if (ret >= 0) {
+        s->header.autoclear_features = bits;
+    }
+    return ret;
 }
 
 /*

@@ -144,7 +144,7 @@ bool qcow2_load_bitmaps(BlockDriverState *bs, GError **errp)
 }
 
 /* Rule 1: each flag by itself, since all that a crash can leave is true then. */
-static int GRAPH_RDLOCK mark_in_use(Qcow2State *s)
+static int coroutine_mixed_fn GRAPH_RDLOCK mark_in_use(Qcow2State *s)
 {
     bool marked = false;
 
@@ -166,10 +166,35 @@ static int GRAPH_RDLOCK mark_in_use(Qcow2State *s)
     return marked ? bdrv_flush(bdrv_child_bs(s->file)) : 0;
 }
 
+int coroutine_fn qcow2_bitmaps_announce(Qcow2State *s)
+{
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (s->bitmaps_in_doubt) {
+        ret = qcow2_bitmaps_update_header(s);
+        if (ret < 0) {
+            return ret;
+        }
+        s->bitmaps_in_doubt = false;
+    }
+    return mark_in_use(s);
+}
+
+void qcow2_bitmaps_set_readonly(BlockDriverState *bs, bool readonly)
+{
+    BdrvDirtyBitmap *bitmap = NULL;
+
+    while ((bitmap = bdrv_dirty_bitmap_next(bs, bitmap))) {
+        if (bdrv_dirty_bitmap_persistent(bitmap)) {
+            bdrv_dirty_bitmap_set_state(bitmap, BDRV_BITMAP_READONLY, readonly);
+        }
+    }
+}
+
 bool qcow2_bitmaps_open(BlockDriverState *bs, GError **errp)
 {
     Qcow2State *s = bdrv_state(bs);
-    BdrvDirtyBitmap *bitmap = NULL;
     int ret;
 
     if (!qcow2_load_bitmaps(bs, errp)) {
@@ -184,8 +209,6 @@ bool qcow2_bitmaps_open(BlockDriverState *bs, GError **errp)
         s->bitmaps_loaded = false;
         return false;
     }
-    while ((bitmap = bdrv_dirty_bitmap_next(bs, bitmap))) {
-        bdrv_dirty_bitmap_set_state(bitmap, BDRV_BITMAP_READONLY, false);
-    }
+    qcow2_bitmaps_set_readonly(bs, false);
     return true;
 }

@@ -11,6 +11,7 @@ typedef struct Edition {
     GArray *bitmaps;    /* Qcow2Bitmap: what the directory is to list */
     GArray *new_places; /* Place: to be freed if it is not published */
     GArray *old_places; /* Place: to be freed when it is */
+    const char *bitmap; /* the one that is being stored */
 } Edition;
 
 typedef struct Place {
@@ -93,23 +94,29 @@ static int coroutine_fn GRAPH_RDLOCK drop_stored(Edition *e, const Qcow2Bitmap *
 
 /* ---- Publishing -------------------------------------------------------------------- */
 
-/* Rule 3: the directory is on disk, and what it refers to. */
-static int coroutine_fn GRAPH_RDLOCK switch_directory(Edition *e, uint64_t offset, uint64_t bytes)
+static int coroutine_fn GRAPH_RDLOCK refer_to(Qcow2State *s, uint32_t count, uint64_t offset,
+                                              uint64_t bytes)
 {
-    Qcow2State *s = e->s;
-    Qcow2Extensions old = s->ext;
-    int ret;
-
-    s->ext.nb_bitmaps = e->bitmaps->len;
+    s->ext.nb_bitmaps = count;
     s->ext.bitmap_directory_offset = offset;
     s->ext.bitmap_directory_size = bytes;
-    ret = qcow2_bitmaps_update_header(s);
-    if (ret < 0) {
-        /* Nobody knows what the header on disk says: nothing of both may be reused. */
-        s->ext.nb_bitmaps = old.nb_bitmaps;
-        s->ext.bitmap_directory_offset = old.bitmap_directory_offset;
-        s->ext.bitmap_directory_size = old.bitmap_directory_size;
-        g_array_set_size(e->new_places, 0);
+    return qcow2_bitmaps_update_header(s);
+}
+
+/*
+ * Rule 3: the directory is on disk, and what it refers to. If that fails, the old
+ * one is put back, whose bitmaps are marked as in use: now, or before anything else
+ * is changed in the image.
+ */
+static int coroutine_fn GRAPH_RDLOCK switch_directory(Edition *e, uint64_t offset, uint64_t bytes)
+{
+    const Qcow2Extensions old = e->s->ext;
+    int ret = refer_to(e->s, e->bitmaps->len, offset, bytes);
+
+    if (ret < 0 && refer_to(e->s, old.nb_bitmaps, old.bitmap_directory_offset,
+                            old.bitmap_directory_size) < 0) {
+        e->s->bitmaps_in_doubt = true;
+        g_array_set_size(e->new_places, 0); /* nothing of both may be reused */
     }
     return ret;
 }
@@ -146,6 +153,15 @@ static int coroutine_fn GRAPH_RDLOCK publish(Edition *e)
     s->bitmaps = g_steal_pointer(&e->bitmaps);
     free_places(e, e->old_places);
     return bdrv_co_flush(e->bs);
+}
+
+/* Guests may go on writing: rule 5, now or with the next change. */
+static void coroutine_fn GRAPH_RDLOCK announce_again(Edition *e)
+{
+    if (qcow2_bitmaps_announce(e->s) < 0) {
+        __atomic_store_n(&e->s->writer->announced, false, __ATOMIC_RELEASE);
+        bdrv_map_invalidate(e->bs, 0, INT64_MAX); /* the next change is to be seen */
+    }
 }
 
 /* ---- Storing one bitmap ------------------------------------------------------------- */
@@ -223,6 +239,7 @@ typedef struct Task {
     BlockDriverState *bs;
     int coroutine_fn GRAPH_RDLOCK_PTR (*run)(Edition *e, const char *name);
     const char *name;
+    const char *failed; /* the bitmap that could not be stored; NULL: none in particular */
     int ret;
     bool done; /* atomic */
 } Task;
@@ -231,7 +248,7 @@ typedef struct Task {
 static int coroutine_fn GRAPH_RDLOCK edit_all(Edition *e, const char *name)
 {
     BdrvDirtyBitmap *bitmap = NULL;
-    int ret = 0;
+    int ret = qcow2_bitmaps_announce(e->s); /* rule 5 */
 
     while (ret >= 0 && (bitmap = bdrv_dirty_bitmap_next(e->bs, bitmap))) {
         const Qcow2Bitmap *old;
@@ -239,6 +256,7 @@ static int coroutine_fn GRAPH_RDLOCK edit_all(Edition *e, const char *name)
         if (!bdrv_dirty_bitmap_persistent(bitmap)) {
             continue;
         }
+        e->bitmap = bdrv_dirty_bitmap_name(bitmap);
         old = qcow2_bitmaps_find(e->s->bitmaps, bdrv_dirty_bitmap_name(bitmap));
         if (!(bdrv_dirty_bitmap_state(bitmap) & BDRV_BITMAP_INCONSISTENT)) {
             ret = store_bitmap(e, bitmap);
@@ -248,6 +266,9 @@ static int coroutine_fn GRAPH_RDLOCK edit_all(Edition *e, const char *name)
         } else if (old) {
             qcow2_bitmaps_append(e->bitmaps, old);
         }
+    }
+    if (ret >= 0) {
+        e->bitmap = NULL;
     }
     return ret;
 }
@@ -281,7 +302,11 @@ static void coroutine_fn task_entry(void *opaque)
     } else {
         free_places(&e, e.new_places);
     }
+    if (task->ret < 0) {
+        announce_again(&e);
+    }
     bdrv_graph_co_rdunlock();
+    task->failed = e.bitmap;
     edition_clear(&e);
     __atomic_store_n(&task->done, true, __ATOMIC_RELEASE);
     aio_wait_kick();
@@ -293,8 +318,12 @@ static bool run_task(Task *task, GError **errp)
 
     coroutine_enter(coroutine_create(task_entry, task));
     AIO_WAIT_WHILE(!__atomic_load_n(&task->done, __ATOMIC_ACQUIRE));
-    if (task->ret < 0) {
-        block_error_set_errno(errp, -task->ret, "'%s': could not write the bitmaps", s->name);
+    if (task->ret < 0 && task->failed) {
+        block_error_set_errno(errp, -task->ret, "'%s': could not write bitmap '%s'", s->name,
+                              task->failed);
+    } else if (task->ret < 0) {
+        block_error_set_errno(errp, -task->ret, "'%s': could not write the bitmap directory",
+                              s->name);
     }
     return task->ret >= 0;
 }
@@ -331,6 +360,17 @@ bool qcow2_store_bitmaps(BlockDriverState *bs, GError **errp)
         }
     }
     return true;
+}
+
+void qcow2_bitmaps_close(BlockDriverState *bs)
+{
+    GError *err = NULL;
+
+    if (!qcow2_store_bitmaps(bs, &err)) {
+        g_printerr("qcow2: Lost persistent bitmaps of node '%s': %s\n", bdrv_get_node_name(bs),
+                   err->message);
+        g_error_free(err);
+    }
 }
 
 bool qcow2_remove_stored_bitmap(BlockDriverState *bs, const char *name, GError **errp)

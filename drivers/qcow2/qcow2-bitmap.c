@@ -219,6 +219,8 @@ static bool coroutine_mixed_fn reader_seek(Qcow2State *s, uint32_t index, GError
         clear_bitmap(&r->bm);
         r->bm = (Qcow2Bitmap){ 0 };
         if (!load_entry(s, &r->window, r->next, &r->at, &r->bm, errp)) {
+            r->next = 0; /* none is held */
+            r->at = 0;
             return false;
         }
         r->next++;

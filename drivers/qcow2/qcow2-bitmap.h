@@ -5,13 +5,17 @@
  * What is on disk, and when:
  *  1. While the image is open for writing, every stored bitmap is marked as in
  *     use: whoever opens the image after a crash finds it inconsistent. The
- *     mark is on disk before open succeeds, so before any guest write.
+ *     mark is on disk before open succeeds; for a node that was made writable,
+ *     before its first change.
  *  2. Bitmaps are stored to new clusters, and their tables and the directory,
  *     too. Nothing is written over that the directory on disk refers to.
  *  3. A directory becomes valid by one write of 8 bytes, the autoclear bit,
  *     when all that it refers to, refcounts included, is on disk; before, the
  *     bit was taken back and the extension written without it.
  *  4. What the old directory referred to is freed when the new one is valid.
+ *  5. Where storing fails, what is on disk is marked as in use, or there is no valid
+ *     directory, before anything else is changed: a stale bitmap would have a backup
+ *     miss what was written.
  */
 #ifndef DRIVERS_QCOW2_BITMAP_H
 #define DRIVERS_QCOW2_BITMAP_H
@@ -73,10 +77,17 @@ bool qcow2_bitmap_table_entry_valid(const Qcow2Geometry *geo, uint64_t entry);
  */
 bool qcow2_load_bitmaps(BlockDriverState *bs, GError **errp);
 /*
- * At open for writing, and when a read-only node becomes writable: load them
- * unless they are, mark those on disk as in use, and let them be changed.
+ * At open for writing: load them unless they are, mark those on disk as in use, and
+ * let them be changed.
  */
 bool qcow2_bitmaps_open(BlockDriverState *bs, GError **errp);
+/*
+ * Mark those on disk as in use that are not, having the header refer to them if that
+ * is in doubt. 0 or -errno.
+ */
+int coroutine_fn qcow2_bitmaps_announce(Qcow2State *s) GRAPH_RDLOCK;
+/* Whether the persistent ones may be changed. */
+void qcow2_bitmaps_set_readonly(BlockDriverState *bs, bool readonly);
 
 /* ---- qcow2-bitmap-header.c ------------------------------------------------------------ */
 
@@ -93,5 +104,7 @@ bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name, int64_t gran
                             GError **errp);
 bool qcow2_remove_stored_bitmap(BlockDriverState *bs, const char *name, GError **errp);
 bool qcow2_store_bitmaps(BlockDriverState *bs, GError **errp);
+/* The same, of which nobody waits for the outcome: an error is told on stderr. */
+void qcow2_bitmaps_close(BlockDriverState *bs);
 
 #endif

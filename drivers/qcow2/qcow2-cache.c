@@ -25,6 +25,7 @@ struct Qcow2Slice {
     GList link;      /* in lru */
     /* Under the shard's lock: */
     unsigned pins;
+    uint64_t used_at; /* Shard.turn */
     bool dropped; /* no longer in the cache */
     /* Under the writer's: listed to be written back. */
     bool dirty;
@@ -35,6 +36,7 @@ typedef struct Shard {
     GMutex lock;
     GHashTable *by_offset; /* under lock */
     GQueue lru;            /* under lock; newest first */
+    uint64_t turn;         /* under lock: of cleaning */
     CoMutex load_lock;
 } Shard;
 
@@ -157,6 +159,7 @@ static Qcow2Slice *lookup(Shard *shard, uint64_t offset)
     slice = g_hash_table_lookup(shard->by_offset, &offset);
     if (slice) {
         g_atomic_int_inc(&slice->refs);
+        slice->used_at = shard->turn;
         if (slice->pins == 0 && shard->lru.head != &slice->link) {
             g_queue_unlink(&shard->lru, &slice->link);
             g_queue_push_head_link(&shard->lru, &slice->link);
@@ -174,6 +177,7 @@ static void insert(const Qcow2Cache *cache, Shard *shard, Qcow2Slice *slice)
         evict_oldest(shard);
     }
     g_atomic_int_inc(&slice->refs);
+    slice->used_at = shard->turn;
     g_hash_table_insert(shard->by_offset, &slice->offset, slice);
     g_queue_push_head_link(&shard->lru, &slice->link);
     g_mutex_unlock(&shard->lock);
@@ -264,6 +268,7 @@ void qcow2_cache_unpin(Qcow2Cache *cache, Qcow2Slice *slice)
         while (shard->lru.length >= cache->max_slices) {
             evict_oldest(shard);
         }
+        slice->used_at = shard->turn;
         g_queue_push_head_link(&shard->lru, &slice->link);
     }
     g_mutex_unlock(&shard->lock);
@@ -326,4 +331,24 @@ void qcow2_cache_clean(Qcow2Cache *cache)
         }
         g_mutex_unlock(&shard->lock);
     }
+}
+
+bool qcow2_cache_clean_unused(Qcow2Cache *cache)
+{
+    bool left = false;
+
+    for (unsigned i = 0; i < cache->shards; i++) {
+        Shard *shard = &cache->shard[i];
+
+        g_mutex_lock(&shard->lock);
+        /* What is at the end was used least recently. */
+        while (shard->lru.length > 0 &&
+               ((Qcow2Slice *)g_queue_peek_tail(&shard->lru))->used_at < shard->turn) {
+            evict_oldest(shard);
+        }
+        left |= shard->lru.length > 0;
+        shard->turn++;
+        g_mutex_unlock(&shard->lock);
+    }
+    return left;
 }

@@ -149,6 +149,24 @@ static bool coroutine_fn GRAPH_RDLOCK change_entry(Qcow2Writer *w, Step *step, u
     return true;
 }
 
+/* Whether the places that @count entries from @words on have are clusters: they may be dropped. */
+static int coroutine_fn GRAPH_RDLOCK check_droppable(Qcow2Writer *w, const uint64_t *words,
+                                                     uint64_t count)
+{
+    const Qcow2Geometry *geo = &w->s->geo;
+
+    for (uint64_t i = 0; i < count && !geo->external_data; i++) {
+        uint64_t entry = words[i << (geo->l2_entry_bits - 3)];
+
+        if (!(entry & QCOW2_COMPRESSED) &&
+            qcow2_offset_into_cluster(geo, entry & QCOW2_OFFSET_MASK)) {
+            return qcow2_signal_corruption(w, "Cannot free unaligned cluster %#" G_GINT64_MODIFIER
+                                           "x", entry & (uint64_t)QCOW2_OFFSET_MASK);
+        }
+    }
+    return 0;
+}
+
 /* All clusters of @m, which lie in one slice. */
 static int coroutine_fn GRAPH_RDLOCK commit_locked(Qcow2Writer *w, const BdrvMapping *m)
     TSA_REQUIRES(w->lock)
@@ -165,6 +183,11 @@ static int coroutine_fn GRAPH_RDLOCK commit_locked(Qcow2Writer *w, const BdrvMap
         ret = qcow2_l2_for_write(w, first, &ref);
     }
     if (ret < 0) {
+        return ret;
+    }
+    ret = check_droppable(w, ref.words, qcow2_clusters(geo, end - first));
+    if (ret < 0) {
+        qcow2_l2_done(w, &ref, false);
         return ret;
     }
     bdrv_map_invalidate(w->bs, first, end - first);
@@ -213,6 +236,9 @@ int coroutine_fn qcow2_co_map_commit(BlockDriverState *bs, const BdrvMapping *m)
     int ret;
 
     bdrv_graph_assert_readable();
+    if ((m->cookie[QCOW2_COOKIE_ACTION] & 0xff) == QCOW2_ACTION_ENCODED) {
+        bdrv_co_debug_event(s->file, BDRV_DEBUG_L2_UPDATE_COMPRESSED);
+    }
     co_mutex_lock(&w->lock);
     ret = commit_locked(w, m);
     if (ret < 0) {
@@ -236,39 +262,63 @@ void coroutine_fn qcow2_co_map_abort(BlockDriverState *bs, const BdrvMapping *m)
     co_mutex_unlock(&w->lock);
 }
 
-/* Whether the place goes with this reference, and is to be discarded below then. */
-static bool coroutine_fn GRAPH_RDLOCK wants_punch(Qcow2Writer *w, const BdrvPlace *place)
-    TSA_REQUIRES(w->lock)
+/*
+ * Before the last reference to @cluster goes: whether it is to be discarded below. Nobody gets
+ * it then, nor a place in it, until it is. -EIO: it is metadata, and stays.
+ */
+static int coroutine_fn GRAPH_RDLOCK prepare_release(Qcow2Writer *w, uint64_t cluster,
+                                                     bool wanted, bool *punch)
 {
     const Qcow2Geometry *geo = &w->s->geo;
     uint64_t refcount;
+    int ret;
 
-    return w->s->options.pass_discard[place->cookie] &&
-           place->bytes == (int64_t)qcow2_cluster_size(geo) &&
-           !qcow2_offset_into_cluster(geo, place->offset) &&
-           qcow2_refcount_get(w, place->offset >> geo->cluster_bits, &refcount) == 0 &&
-           refcount == 1;
+    co_mutex_lock(&w->lock);
+    ret = qcow2_refcount_get(w, cluster, &refcount);
+    if (ret == 0 && refcount == 1) {
+        ret = qcow2_overlap_check(w, cluster << geo->cluster_bits, qcow2_cluster_size(geo), 0);
+    }
+    *punch = ret == 0 && refcount == 1 && wanted;
+    if (*punch && w->bytes_at >> geo->cluster_bits == cluster) {
+        w->bytes_at = 0;
+    }
+    co_mutex_unlock(&w->lock);
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK release_cluster(Qcow2Writer *w, uint64_t cluster, bool wanted)
+{
+    const Qcow2Geometry *geo = &w->s->geo;
+    bool punch;
+    int ret = prepare_release(w, cluster, wanted, &punch);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (punch) {
+        /* Before the refcount says that it is free: nobody can get it meanwhile. */
+        bdrv_co_pdiscard(w->s->file, cluster << geo->cluster_bits,
+                         qcow2_cluster_size(geo)); /* a hint */
+    }
+    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_CLUSTER_FREE);
+    co_mutex_lock(&w->lock);
+    ret = qcow2_refcount_add(w, cluster << geo->cluster_bits, 1, -1);
+    co_mutex_unlock(&w->lock);
+    return ret;
 }
 
 int coroutine_fn qcow2_co_release(BlockDriverState *bs, const BdrvPlace *place)
 {
     Qcow2State *s = bdrv_state(bs);
-    Qcow2Writer *w = s->writer;
-    bool punch;
-    int ret;
+    uint64_t last = (uint64_t)(place->offset + place->bytes - 1) >> s->geo.cluster_bits;
+    int ret = 0;
+    bool wanted;
 
     bdrv_graph_assert_readable();
     g_assert(place->cookie < QCOW2_DISCARD__MAX);
-    co_mutex_lock(&w->lock);
-    punch = wants_punch(w, place);
-    co_mutex_unlock(&w->lock);
-    if (punch) {
-        /* Before the refcount says that it is free: nobody can get it meanwhile. */
-        bdrv_co_pdiscard(s->file, place->offset, place->bytes); /* a hint */
+    wanted = s->options.pass_discard[place->cookie];
+    for (uint64_t i = (uint64_t)place->offset >> s->geo.cluster_bits; i <= last && ret == 0; i++) {
+        ret = release_cluster(s->writer, i, wanted);
     }
-    bdrv_co_debug_event(s->file, BDRV_DEBUG_CLUSTER_FREE);
-    co_mutex_lock(&w->lock);
-    ret = qcow2_refcount_add(w, place->offset, place->bytes, -1);
-    co_mutex_unlock(&w->lock);
     return ret;
 }

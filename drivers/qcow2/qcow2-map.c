@@ -83,7 +83,8 @@ static uint64_t l1_entry(const Qcow2L1 *l1, uint64_t index)
 
 void qcow2_clip(const Qcow2State *s, BdrvMapping *m)
 {
-    int64_t end = (s->length + BDRV_SECTOR_SIZE - 1) & ~(BDRV_SECTOR_SIZE - 1);
+    uint64_t length = __atomic_load_n(&s->length, __ATOMIC_RELAXED); /* changes on resize */
+    int64_t end = (length + BDRV_SECTOR_SIZE - 1) & ~(BDRV_SECTOR_SIZE - 1);
 
     m->bytes = MIN(m->bytes, end - m->offset);
 }
@@ -92,7 +93,8 @@ void qcow2_clip(const Qcow2State *s, BdrvMapping *m)
 static void map_empty(const Qcow2State *s, const Qcow2L1 *l1, uint64_t index, BdrvMapping *m)
 {
     unsigned shift = s->geo.cluster_bits + s->geo.l2_bits;
-    uint64_t entries = qcow2_l1_entries_needed(&s->geo, s->length);
+    uint64_t length = __atomic_load_n(&s->length, __ATOMIC_RELAXED);
+    uint64_t entries = qcow2_l1_entries_needed(&s->geo, length);
     uint64_t first = index, end = index + 1;
 
     while (first > 0 && index - first < MAX_EMPTY_L1_ENTRIES && l1_entry(l1, first - 1) == 0) {
@@ -171,9 +173,26 @@ static bool is_writable(const Qcow2State *s, const Qcow2Slice *slice, const Qcow
            (s->geo.external_data || qcow2_slice_checked(slice) == QCOW2_SLICE_GOOD);
 }
 
-static int coroutine_fn GRAPH_RDLOCK map_through_l2(Qcow2State *s, uint64_t l2_offset,
+/* A table is wrong at guest @offset: a writable image is marked as corrupt. */
+static int coroutine_fn GRAPH_RDLOCK refuse_entry(BlockDriverState *bs, const char *what,
+                                                  uint64_t offset)
+{
+    const Qcow2State *s = bdrv_state(bs);
+    int ret = -EIO;
+
+    if (s->writer && bdrv_is_writable(bs)) {
+        co_mutex_lock(&s->writer->lock);
+        ret = qcow2_signal_corruption(s->writer, "%s at guest offset %#" G_GINT64_MODIFIER "x",
+                                      what, offset);
+        co_mutex_unlock(&s->writer->lock);
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK map_through_l2(BlockDriverState *bs, uint64_t l2_offset,
                                                     uint64_t offset, BdrvMapping *m)
 {
+    Qcow2State *s = bdrv_state(bs);
     Qcow2Slice *slice;
     Qcow2Entries entries;
     Qcow2Run run;
@@ -186,6 +205,8 @@ static int coroutine_fn GRAPH_RDLOCK map_through_l2(Qcow2State *s, uint64_t l2_o
     if (ret == 0) {
         qcow2_fill_mapping(s, &run, m);
         m->writable = is_writable(s, slice, &run);
+    } else {
+        ret = refuse_entry(bs, "Invalid L2 entry", offset);
     }
     qcow2_slice_unref(slice);
     return ret;
@@ -203,19 +224,20 @@ int coroutine_fn qcow2_co_map(BlockDriverState *bs, const BdrvMapRequest *req, B
         return ret;
     }
     memset(m, 0, sizeof(*m));
+    qcow2_cleaner_wake(s);
     if (req->op != BDRV_MAP_READ) {
         return qcow2_co_map_change(bs, req, m);
     }
     l1 = g_atomic_pointer_get(&s->l1);
     index = (uint64_t)req->offset >> (s->geo.cluster_bits + s->geo.l2_bits);
     if (!qcow2_l1_entry_valid(&s->geo, l1_entry(l1, index), &l2_offset)) {
-        return -EIO;
+        return refuse_entry(bs, "Invalid L1 entry", req->offset);
     }
     if (l2_offset == 0) {
         map_empty(s, l1, index, m);
         return 0;
     }
-    return map_through_l2(s, l2_offset, req->offset, m);
+    return map_through_l2(bs, l2_offset, req->offset, m);
 }
 
 int qcow2_decode(BlockDriverState *bs, const BdrvMapping *mapping, const uint8_t *src,

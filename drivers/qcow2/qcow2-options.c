@@ -7,6 +7,7 @@
 #define DEFAULT_L2_SLICE 4096
 #define MIN_L2_SLICES 2
 #define DEFAULT_REFCOUNT_CACHE (1024LL * 1024)
+#define DEFAULT_CLEAN_INTERVAL 600 /* seconds */
 
 const BlockOption qcow2_open_options[] = {
     { "lazy-refcounts", "bool", "Postpone refcount updates" },
@@ -84,7 +85,8 @@ static bool take_overlap_check(JsonObject *options, unsigned *checks, GError **e
 }
 
 /* Whether to discard below what is given back; the first follows the node's flags. */
-static bool take_discards(JsonObject *options, Qcow2Options *result, GError **errp)
+static bool take_discards(JsonObject *options, const Qcow2Header *header, Qcow2Options *result,
+                          GError **errp)
 {
     static const struct {
         const char *name;
@@ -104,7 +106,15 @@ static bool take_discards(JsonObject *options, Qcow2Options *result, GError **er
         }
         result->pass_discard[kinds[i].kind] = given ? pass : kinds[i].by_default;
     }
-    return block_options_take_bool(options, "discard-no-unref", &result->discard_no_unref, errp);
+    if (!block_options_take_bool(options, "discard-no-unref", &result->discard_no_unref, errp)) {
+        return false;
+    }
+    if (result->discard_no_unref && header->version < 3) {
+        block_error_set(errp, EINVAL,
+                        "discard-no-unref is only supported since qcow2 version 3");
+        return false;
+    }
+    return true;
 }
 
 static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp)
@@ -205,10 +215,10 @@ static bool take_slice_size(JsonObject *options, const Qcow2Geometry *geo, Qcow2
 bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qcow2Geometry *geo,
                         Qcow2Options *result, GError **errp)
 {
-    int64_t clean_interval = 0;
+    int64_t clean_interval = DEFAULT_CLEAN_INTERVAL;
 
     if (!take_lazy_refcounts(options, header, result, errp) ||
-        !take_discards(options, result, errp) ||
+        !take_discards(options, header, result, errp) ||
         !take_overlap_check(options, &result->overlap_check, errp) ||
         !take_encrypt(options, header, errp) ||
         !take_slice_size(options, geo, result, errp) ||
@@ -222,5 +232,6 @@ bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qc
                         UINT32_MAX);
         return false;
     }
+    result->cache_clean_interval = clean_interval;
     return true;
 }

@@ -17,6 +17,7 @@ static Qcow2RefBlock *block_new(const Qcow2Writer *w, uint64_t index, uint64_t o
 
     block->index = index;
     block->offset = offset;
+    block->used_at = w->turn;
     block->link = (GList){ .data = block };
     return block;
 }
@@ -90,7 +91,13 @@ int coroutine_fn qcow2_refblock_get(Qcow2Writer *w, uint64_t index, Qcow2RefBloc
         return 0;
     }
     *block = g_hash_table_lookup(w->blocks, &index);
-    return *block ? 0 : load(w, index, block);
+    if (!*block) {
+        return load(w, index, block);
+    }
+    (*block)->used_at = w->turn;
+    g_queue_unlink(&w->order, &(*block)->link);
+    g_queue_push_tail_link(&w->order, &(*block)->link);
+    return 0;
 }
 
 void coroutine_fn qcow2_refblock_add(Qcow2Writer *w, uint64_t index, uint64_t offset)
@@ -111,6 +118,26 @@ void coroutine_fn qcow2_refblock_remove(Qcow2Writer *w, uint64_t index)
     w->reftable[index] = 0;
     w->dirty_blocks -= block->dirty;
     forget(w, block);
+}
+
+bool coroutine_fn qcow2_refblocks_clean(Qcow2Writer *w)
+{
+    bool left = false;
+    GList *next;
+
+    co_mutex_assert_locked(&w->lock);
+    for (GList *link = w->order.head; link; link = next) {
+        Qcow2RefBlock *block = link->data;
+
+        next = link->next;
+        if (block->used_at == w->turn) {
+            left |= !block->dirty && block->linked;
+        } else if (!block->dirty && block->linked) {
+            forget(w, block);
+        }
+    }
+    w->turn++;
+    return left;
 }
 
 void qcow2_refblocks_clear(Qcow2Writer *w)
@@ -222,6 +249,7 @@ static int coroutine_fn GRAPH_RDLOCK write_entry(Qcow2Writer *w, const Qcow2RefB
         return ret;
     }
     bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFBLOCK_ALLOC_HOOKUP);
+    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFTABLE_UPDATE);
     return bdrv_co_pwrite(w->s->file, offset, sizeof(words), words, 0);
 }
 

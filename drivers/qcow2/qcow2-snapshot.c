@@ -154,6 +154,7 @@ bool qcow2_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *in
         .date_nsec = sn->date_nsec,
         .vm_clock_nsec = sn->vm_clock_nsec,
         .icount = sn->icount,
+        .disk_size = sn->disk_size,
     };
     return true;
 }

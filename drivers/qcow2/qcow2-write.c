@@ -68,15 +68,38 @@ static bool claims_own_place(const Qcow2Geometry *geo, uint64_t entry)
 
 /* ---- Whether places are used once, as "copied" says ----------------------------------- */
 
-static int coroutine_fn GRAPH_RDLOCK check_place(Qcow2Writer *w, uint64_t place, bool *good)
+static int coroutine_fn GRAPH_RDLOCK used_once(Qcow2Writer *w, uint64_t place, bool *once)
     TSA_REQUIRES(w->lock)
 {
     uint64_t refcount;
     int ret = qcow2_refcount_get(w, place >> w->s->geo.cluster_bits, &refcount);
 
-    *good = refcount == 1 &&
-            qcow2_overlap_find(w, place, qcow2_cluster_size(&w->s->geo), 0) == 0;
+    *once = refcount == 1;
     return ret;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Whether none of @places (to be sorted) is metadata, or comes twice. */
+static int coroutine_fn GRAPH_RDLOCK check_places(Qcow2Writer *w, GArray *places, bool *good)
+    TSA_REQUIRES(w->lock)
+{
+    Qcow2Places all = { .starts = (const uint64_t *)places->data, .count = places->len,
+                        .bytes = qcow2_cluster_size(&w->s->geo) };
+    int hit;
+
+    g_array_sort(places, compare_places);
+    for (size_t i = 1; i < all.count; i++) {
+        *good &= all.starts[i] != all.starts[i - 1];
+    }
+    hit = *good ? qcow2_overlap_find(w, &all, 0) : 0;
+    *good &= hit == 0;
+    return MIN(hit, 0);
 }
 
 /* All of a slice, once while it is in memory. */
@@ -84,6 +107,7 @@ static int coroutine_fn GRAPH_RDLOCK check_slice(Qcow2Writer *w, const Look *loo
     TSA_REQUIRES(w->lock)
 {
     const Qcow2Geometry *geo = &w->s->geo;
+    g_autoptr(GArray) places = g_array_new(false, false, sizeof(uint64_t));
     bool good = true;
     int ret = 0;
 
@@ -91,8 +115,15 @@ static int coroutine_fn GRAPH_RDLOCK check_slice(Qcow2Writer *w, const Look *loo
         uint64_t entry = look->entries.words[i << (geo->l2_entry_bits - 3)];
 
         if (claims_own_place(geo, entry)) {
-            ret = check_place(w, entry & QCOW2_OFFSET_MASK, &good);
+            uint64_t place = entry & QCOW2_OFFSET_MASK;
+
+            ret = used_once(w, place, &good);
+            good &= !qcow2_offset_into_cluster(geo, place);
+            g_array_append_val(places, place);
         }
+    }
+    if (ret == 0 && good) {
+        ret = check_places(w, places, &good);
     }
     if (ret == 0) {
         qcow2_slice_set_checked(look->slice, good ? QCOW2_SLICE_GOOD : QCOW2_SLICE_BAD);
@@ -128,7 +159,7 @@ static int coroutine_fn GRAPH_RDLOCK is_own(Qcow2Writer *w, const Look *look, ui
     run->bytes = end - start;
     place = run->host - qcow2_offset_into_cluster(geo, run->host);
     ret = qcow2_overlap_check(w, place, qcow2_cluster_size(geo), 0);
-    return ret < 0 ? ret : check_place(w, place, own);
+    return ret < 0 ? ret : used_once(w, place, own);
 }
 
 /* ---- Writing ---------------------------------------------------------------------------- */
@@ -187,6 +218,22 @@ static uint64_t count_fresh(const Qcow2State *s, const Look *look, uint64_t star
     return (at - start) / size;
 }
 
+/* Up to *@n clusters, as many in a row as there are; *@zeroed: they read as zeros. */
+static int coroutine_fn GRAPH_RDLOCK alloc_up_to(Qcow2Writer *w, uint64_t *n, uint64_t *place,
+                                                 bool *zeroed) TSA_REQUIRES(w->lock)
+{
+    uint64_t virgin = w->virgin;
+    int ret = qcow2_alloc_locked(w, *n, place);
+
+    while (ret == -ENOSPC && *n > 1) {
+        *n = (*n + 1) / 2;
+        virgin = w->virgin; /* what failed may have written there */
+        ret = qcow2_alloc_locked(w, *n, place);
+    }
+    *zeroed = ret >= 0 && *place >= virgin;
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK fresh_place(Qcow2Writer *w, const BdrvMapRequest *req,
                                                  const Look *look, BdrvMapping *m)
     TSA_REQUIRES(w->lock)
@@ -195,18 +242,15 @@ static int coroutine_fn GRAPH_RDLOCK fresh_place(Qcow2Writer *w, const BdrvMapRe
     const Qcow2Geometry *geo = &s->geo;
     uint64_t size = qcow2_cluster_size(geo), place;
     uint64_t start = req->offset & ~(size - 1), end = req->offset + req->bytes;
-    uint64_t n = count_fresh(s, look, start, end), first_unit, last_unit, virgin = w->virgin;
+    uint64_t n = count_fresh(s, look, start, end), first_unit, last_unit;
+    bool zeroed = false;
     int ret;
 
     place = start;
     if (geo->external_data) {
         ret = qcow2_reach(w, s->data_file, MIN(start + n * size, s->length));
     } else {
-        ret = qcow2_alloc_locked(w, n, &place);
-        while (ret == -ENOSPC && n > 1) {
-            n = (n + 1) / 2;
-            ret = qcow2_alloc_locked(w, n, &place);
-        }
+        ret = alloc_up_to(w, &n, &place, &zeroed);
     }
     if (ret < 0) {
         return ret;
@@ -215,7 +259,7 @@ static int coroutine_fn GRAPH_RDLOCK fresh_place(Qcow2Writer *w, const BdrvMapRe
     m->bytes = n * size;
     m->child_offset = place;
     m->fresh = !geo->external_data;
-    m->zeroed = m->fresh && place >= virgin;
+    m->zeroed = zeroed;
     end = MIN(end, start + n * size);
     first_unit = fill_unit(geo, words_at(s, look, start));
     last_unit = fill_unit(geo, words_at(s, look, (end - 1) & ~(size - 1)));
@@ -313,6 +357,43 @@ static void set_change(const Qcow2State *s, const BdrvMapRequest *req, uint64_t 
     m->cookie[QCOW2_COOKIE_ACTION] = action | (uint64_t)req->flags << 8;
 }
 
+/*
+ * Where the start of the request stays allocated, but is to be discarded below; its place. 0:
+ * nowhere. Cuts *@end to what has the same answer.
+ */
+static int coroutine_fn GRAPH_RDLOCK find_punched(Qcow2Writer *w, const BdrvMapRequest *req,
+                                                  const Look *look, uint64_t *end, uint64_t *place)
+    TSA_REQUIRES(w->lock)
+{
+    const Qcow2State *s = w->s;
+    bool unmaps = req->op == BDRV_MAP_DISCARD ||
+                  (req->flags & (BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK)) == BDRV_REQ_MAY_UNMAP;
+    Qcow2Run run;
+    bool own;
+    int ret;
+
+    *place = 0;
+    if (!look->slice || !unmaps || s->geo.external_data || !s->options.discard_no_unref ||
+        !s->options.pass_discard[QCOW2_DISCARD_REQUEST] ||
+        qcow2_find_run(&s->geo, &look->entries, req->offset, &run) < 0) {
+        return 0;
+    }
+    ret = is_own(w, look, req->offset, &run, &own);
+    *end = MIN(*end, run.offset + run.bytes);
+    *place = own ? run.host + (req->offset - run.offset) : 0;
+    return ret;
+}
+
+/* Commit, and discard or zero @place, if it is not 0. */
+static void set_punched(const Qcow2State *s, uint64_t place, BdrvMapping *m)
+{
+    if (place) {
+        m->target = BDRV_MAP_DATA;
+        m->child = s->file;
+        m->child_offset = place;
+    }
+}
+
 /* Whether the cluster at @guest can only be zeroed as a whole, and is not to be. */
 static bool is_cut_compressed(const Qcow2State *s, const Look *look, uint64_t guest, uint64_t start,
                               uint64_t end)
@@ -328,7 +409,8 @@ static int coroutine_fn GRAPH_RDLOCK map_zeroes(Qcow2Writer *w, const BdrvMapReq
     TSA_REQUIRES(w->lock)
 {
     const Qcow2State *s = w->s;
-    uint64_t end = MIN((uint64_t)(req->offset + req->bytes), look->end);
+    uint64_t end = MIN((uint64_t)(req->offset + req->bytes), look->end), place;
+    int ret;
 
     if (s->geo.version < 3) {
         if (bdrv_backing_child(w->bs)) {
@@ -343,14 +425,21 @@ static int coroutine_fn GRAPH_RDLOCK map_zeroes(Qcow2Writer *w, const BdrvMapReq
     if (is_cut_compressed(s, look, end - 1, req->offset, end)) {
         end = (end - 1) & ~(qcow2_cluster_size(&s->geo) - 1);
     }
-    set_change(s, req, end, QCOW2_ACTION_ZERO, m);
-    return 0;
+    ret = find_punched(w, req, look, &end, &place);
+    if (ret == 0) {
+        set_change(s, req, end, QCOW2_ACTION_ZERO, m);
+        set_punched(s, place, m);
+    }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK map_discard(Qcow2Writer *w, const BdrvMapRequest *req,
                                                  const Look *look, BdrvMapping *m)
+    TSA_REQUIRES(w->lock)
 {
     const Qcow2State *s = w->s;
+    uint64_t end = look->end, place;
+    int ret;
 
     if (!look->slice && (s->geo.version < 3 || !bdrv_backing_child(w->bs)) &&
         !s->geo.external_data) {
@@ -359,8 +448,12 @@ static int coroutine_fn GRAPH_RDLOCK map_discard(Qcow2Writer *w, const BdrvMapRe
         m->target = BDRV_MAP_UNALLOCATED;
         return 0;
     }
-    set_change(s, req, look->end, QCOW2_ACTION_DISCARD, m);
-    return 0;
+    ret = find_punched(w, req, look, &end, &place);
+    if (ret == 0) {
+        set_change(s, req, end, QCOW2_ACTION_DISCARD, m);
+        set_punched(s, place, m);
+    }
+    return ret;
 }
 
 int coroutine_fn qcow2_co_map_change(BlockDriverState *bs, const BdrvMapRequest *req,

@@ -91,13 +91,13 @@ static int coroutine_fn GRAPH_RDLOCK begin(Qcow2Writer *w, bool final, WriteBack
     co_mutex_lock(&w->lock);
     copy_slices(w, wb);
     copy_l1(w, wb);
-    if (lazy(w->s) && !final && w->dirty_blocks < w->max_blocks / 2) {
-        ret = wb->slices->len > 0 && w->dirty_blocks > 0 ? qcow2_set_dirty(w, true) : 0;
+    if (__atomic_load_n(&w->corrupt, __ATOMIC_RELAXED)) {
+        ret = -EIO;
+    } else if (lazy(w->s) && !final && w->dirty_blocks < w->max_blocks / 2) {
+        ret = wb->slices->len + wb->l1->len > 0 && w->dirty_blocks > 0 ? qcow2_set_dirty(w, true)
+                                                                       : 0;
     } else {
         ret = qcow2_refcounts_write(w);
-    }
-    if (w->corrupt) {
-        ret = -EIO;
     }
     co_mutex_unlock(&w->lock);
     return ret;
@@ -147,6 +147,18 @@ static int coroutine_fn GRAPH_RDLOCK check_and_write(Qcow2Writer *w, uint64_t of
     return ret < 0 ? ret : bdrv_co_pwrite(w->s->file, offset, bytes, data, 0);
 }
 
+/* If it failed once to have the header point to the L1 table. */
+static int coroutine_fn GRAPH_RDLOCK confirm_l1(Qcow2Writer *w)
+{
+    const Qcow2Header *h = &w->s->header;
+    int ret;
+
+    co_mutex_lock(&w->lock);
+    ret = w->l1_uncertain ? qcow2_l1_switch(w, h->size, h->l1_table_offset, h->l1_size) : 0;
+    co_mutex_unlock(&w->lock);
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK write_tables(Qcow2Writer *w, const WriteBack *wb)
 {
     int ret = 0;
@@ -186,7 +198,10 @@ int coroutine_fn qcow2_write_back(Qcow2Writer *w, bool final)
         .slices = g_array_new(false, false, sizeof(SliceCopy)),
         .l1 = g_array_new(false, false, sizeof(L1Copy)),
     };
-    ret = begin(w, final, &wb);
+    ret = confirm_l1(w); /* else what is written may belong to a table nothing leads to */
+    if (ret >= 0) {
+        ret = begin(w, final, &wb);
+    }
     if (ret >= 0 && (wb.slices->len > 0 || wb.l1->len > 0)) {
         ret = flush_data(w->s);
         if (ret >= 0) {
@@ -194,6 +209,7 @@ int coroutine_fn qcow2_write_back(Qcow2Writer *w, bool final)
         }
     }
     end(w, &wb, ret);
+    qcow2_cleaner_wake(w->s); /* what is written back may be dropped */
     co_mutex_unlock(&w->write_back_lock);
     return MIN(ret, 0);
 }

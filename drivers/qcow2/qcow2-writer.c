@@ -2,7 +2,8 @@
 /* qcow2: becoming writable, staying so, and what the header says about it. */
 #include <errno.h>
 #include <string.h>
-#include "drivers/qcow2/qcow2-alloc.h"
+#include "drivers/qcow2/qcow2-snapshot.h"
+#include "drivers/qcow2/qcow2-bitmap.h"
 
 #define INCOMPATIBLE_FEATURES_AT 72
 #define AUTOCLEAR_FEATURES_AT 88
@@ -62,6 +63,9 @@ int coroutine_fn qcow2_writer_begin(Qcow2Writer *w)
         return 0;
     }
     ret = write_features(w, AUTOCLEAR_FEATURES_AT, features, *features & AUTOCLEAR_KNOWN);
+    if (ret >= 0) {
+        ret = qcow2_bitmaps_announce(w->s);
+    }
     if (ret >= 0) {
         __atomic_store_n(&w->announced, true, __ATOMIC_RELEASE);
     }
@@ -157,8 +161,10 @@ void qcow2_writer_free(Qcow2Writer *w)
     }
     g_ptr_array_unref(w->dirty_slices);
     g_hash_table_unref(w->dirty_l1);
+    g_slist_free_full(w->old_l1, g_free);
     qcow2_refblocks_clear(w);
     g_hash_table_unref(w->blocks);
+    g_clear_pointer(&w->inactive_l2, g_hash_table_unref);
     g_free(w->reftable);
     co_mutex_destroy(&w->lock);
     co_mutex_destroy(&w->write_back_lock);
@@ -177,6 +183,7 @@ int coroutine_fn qcow2_writer_forget(Qcow2State *s)
     }
     co_mutex_lock(&w->lock);
     qcow2_refblocks_clear(w);
+    g_clear_pointer(&w->inactive_l2, g_hash_table_unref);
     ret = load(w);
     if (ret == 0 && !s->l1) {
         s->l1 = qcow2_l1_load(s, s->l1_offset, s->l1_size, "L1 table", &err);
@@ -269,8 +276,10 @@ bool qcow2_writer_open(BlockDriverState *bs, GError **errp)
     s->writer = writer_new(bs, s);
     ret = run_task(bs, co_open);
     if (ret < 0) {
-        block_error_set_errno(errp, -ret, "'%s': could not make the image ready for writing",
-                              s->name);
+        block_error_set_errno(errp, -ret, "'%s': could not %s", s->name,
+                              s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY
+                                  ? "repair the dirty image"
+                                  : "make the image ready for writing");
         g_clear_pointer(&s->writer, qcow2_writer_free);
     }
     return ret >= 0;
@@ -281,6 +290,9 @@ static int coroutine_fn GRAPH_RDLOCK co_settle(BlockDriverState *bs)
     Qcow2State *s = bdrv_state(bs);
     int ret = qcow2_write_back(s->writer, true);
 
+    if (ret >= 0 && s->writer->copied_missing) {
+        ret = qcow2_active_set_copied(s);
+    }
     if (ret >= 0 && (s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY)) {
         ret = bdrv_co_flush(bdrv_child_bs(s->file));
         ret = ret < 0 ? ret : qcow2_set_dirty(s->writer, false);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "drivers/qcow2/qcow2-alloc.h"
 #include "drivers/qcow2/qcow2-bitmap.h"
+#include "drivers/qcow2/qcow2-snapshot.h"
 #include "drivers/qcow2/qcow2.h"
 
 uint64_t qcow2_file_length(const Qcow2State *s)
@@ -137,6 +138,7 @@ static bool GRAPH_RDLOCK load_tables(Qcow2State *s, int flags, GError **errp)
     s->prealloc = QCOW2_PREALLOC_UNKNOWN;
     s->l2_cache = qcow2_cache_new(s->options.l2_cache_size, s->options.l2_slice_bytes);
     co_mutex_init(&s->load_lock);
+    qcow2_cleaner_start(s);
     /* Check reads the snapshot table itself, to report what is wrong there. */
     if (!(flags & BDRV_O_CHECK) && !qcow2_snapshots_load(s, false, &s->snapshots, errp)) {
         return false;
@@ -159,6 +161,7 @@ static bool GRAPH_RDLOCK load_tables(Qcow2State *s, int flags, GError **errp)
 
 static void free_state(Qcow2State *s)
 {
+    qcow2_cleaner_stop(s);
     g_clear_pointer(&s->writer, qcow2_writer_free);
     qcow2_snapshots_clear(&s->snapshots);
     g_clear_pointer(&s->bitmaps, g_array_unref);
@@ -209,6 +212,7 @@ static bool qcow2_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
     bdrv_set_length(bs, s->length);
     bdrv_set_map_unit(bs, qcow2_cluster_size(&s->geo));
     if (s->options.pass_discard[QCOW2_DISCARD_REQUEST] < 0) {
+        s->options.discard_follows_flags = true;
         s->options.pass_discard[QCOW2_DISCARD_REQUEST] = (flags & BDRV_O_UNMAP) != 0;
     }
     if ((flags & BDRV_O_RDWR) && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) &&
@@ -233,15 +237,9 @@ static bool qcow2_reopen_prepare(BdrvReopenState *state, JsonObject *options, GE
     Qcow2State *s = bdrv_state(state->bs);
     int ret = 0;
 
-    if (state->flags & BDRV_O_RDWR) {
-        if (s->ext.nb_bitmaps > 0 && !(state->old_flags & BDRV_O_RDWR)) {
-            /* They have to be marked as in use first, which a read-only node cannot. */
-            block_error_set(errp, ENOTSUP,
-                            "'%s': an image with bitmaps cannot become writable while it is open",
-                            s->name);
-            return false;
-        }
-        return s->writer || qcow2_writer_open(state->bs, errp);
+    if (state->flags & BDRV_O_RDWR) { /* bitmaps are marked as in use with the first change */
+        return (s->writer || qcow2_writer_open(state->bs, errp)) &&
+               qcow2_load_bitmaps(state->bs, errp);
     }
     if (!qcow2_store_bitmaps(state->bs, errp)) {
         return false;
@@ -253,9 +251,42 @@ static bool qcow2_reopen_prepare(BdrvReopenState *state, JsonObject *options, GE
     return ret >= 0;
 }
 
+/* The header says nothing of a writer any more, nor do the bitmaps. */
+static void forget_announcement(Qcow2State *s)
+{
+    if (s->writer) {
+        __atomic_store_n(&s->writer->announced, false, __ATOMIC_RELEASE);
+    }
+}
+
+static void qcow2_reopen_commit(BdrvReopenState *state)
+{
+    bool writable = state->flags & BDRV_O_RDWR;
+    Qcow2State *s = bdrv_state(state->bs);
+
+    if (!writable) {
+        forget_announcement(s);
+    }
+    if (s->options.discard_follows_flags) {
+        s->options.pass_discard[QCOW2_DISCARD_REQUEST] = (state->flags & BDRV_O_UNMAP) != 0;
+    }
+    qcow2_bitmaps_set_readonly(state->bs, !writable);
+}
+
+static void qcow2_reopen_abort(BdrvReopenState *state)
+{
+    if ((state->old_flags & BDRV_O_RDWR) && !(state->flags & BDRV_O_RDWR)) {
+        forget_announcement(bdrv_state(state->bs));
+        qcow2_bitmaps_set_readonly(state->bs, false);
+        bdrv_graph_rdlock_main_loop();
+        bdrv_map_invalidate(state->bs, 0, INT64_MAX); /* the next change is to be seen */
+        bdrv_graph_rdunlock_main_loop();
+    }
+}
+
 static void qcow2_close(BlockDriverState *bs)
 {
-    qcow2_store_bitmaps(bs, NULL); /* what cannot be stored is marked as in use */
+    qcow2_bitmaps_close(bs); /* what cannot be stored is marked as in use */
     qcow2_writer_settle(bs); /* what fails is repaired when it is opened again */
     free_state(bdrv_state(bs));
 }
@@ -278,11 +309,15 @@ BlockDriver block_driver_qcow2 = {
     .instance_size = sizeof(Qcow2State),
     .options = qcow2_open_options,
     .create_options = qcow2_create_options,
+    .amend_options = qcow2_amend_options,
     .supports_backing = true,
     .bdrv_probe = qcow2_probe,
     .bdrv_open = qcow2_open,
     .bdrv_close = qcow2_close,
     .bdrv_reopen_prepare = qcow2_reopen_prepare,
+    .bdrv_reopen_commit = qcow2_reopen_commit,
+    .bdrv_reopen_abort = qcow2_reopen_abort,
+    .bdrv_change_backing_file = qcow2_change_backing_file,
     .bdrv_refresh_limits = qcow2_refresh_limits,
     .bdrv_snapshot_load_tmp = qcow2_snapshot_load_tmp,
     .bdrv_snapshot_get = qcow2_snapshot_get,
@@ -296,10 +331,15 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_measure = qcow2_measure,
     .bdrv_co_get_info = qcow2_co_get_info,
     .bdrv_co_check = qcow2_co_check,
+    .bdrv_co_amend = qcow2_co_amend,
     .bdrv_co_map = qcow2_co_map,
     .bdrv_co_map_commit = qcow2_co_map_commit,
     .bdrv_co_map_abort = qcow2_co_map_abort,
     .bdrv_co_release = qcow2_co_release,
     .bdrv_encode = qcow2_encode,
     .bdrv_co_flush = qcow2_co_flush,
+    .bdrv_co_truncate = qcow2_co_truncate,
+    .bdrv_co_snapshot_create = qcow2_co_snapshot_create,
+    .bdrv_co_snapshot_goto = qcow2_co_snapshot_goto,
+    .bdrv_co_snapshot_delete = qcow2_co_snapshot_delete,
 };

@@ -174,6 +174,7 @@ typedef struct Qcow2L1 {
 
 typedef struct Qcow2Cache Qcow2Cache;
 typedef struct Qcow2Slice Qcow2Slice;
+typedef struct Qcow2Cleaner Qcow2Cleaner;
 
 /* What may be discarded in the layer below, by Qcow2Discard; -1: as the node is told. */
 #define QCOW2_DISCARD_KINDS 4
@@ -185,7 +186,9 @@ typedef struct Qcow2Options {
     int64_t refcount_cache_size; /* bytes */
     int lazy_refcounts;     /* -1: as the header says */
     int pass_discard[QCOW2_DISCARD_KINDS];
+    bool discard_follows_flags; /* requests are passed on if the node is told so */
     bool discard_no_unref;
+    int64_t cache_clean_interval; /* seconds; 0: never */
     unsigned overlap_check; /* QCOW2_OL_… of qcow2-alloc.h */
 } Qcow2Options;
 
@@ -217,6 +220,8 @@ typedef struct Qcow2State {
     GArray *bitmaps; /* of Qcow2Bitmap: what the directory on disk lists */
     struct Qcow2BitmapReader *bitmap_reader; /* if not NULL, they are read when asked for */
     bool bitmaps_loaded; /* the node has dirty bitmaps for them; main thread */
+    bool bitmaps_in_doubt; /* which directory the header on disk refers to is not known */
+    Qcow2Cleaner *cleaner; /* NULL if nothing is ever cleaned */
     struct Qcow2Writer *writer; /* NULL unless the node is writable; see qcow2-alloc.h */
 } Qcow2State;
 
@@ -366,11 +371,21 @@ void qcow2_cache_drop(Qcow2Cache *cache, uint64_t offset);
 bool qcow2_slice_is_dropped(Qcow2Cache *cache, const Qcow2Slice *slice);
 /* Drop all that is not pinned. */
 void qcow2_cache_clean(Qcow2Cache *cache);
+/* Drop what is not pinned and was not used since the last call; whether some that was is left. */
+bool qcow2_cache_clean_unused(Qcow2Cache *cache);
 /* A pinned slice's words, to be stored one by one, atomically. */
 uint64_t *qcow2_slice_writable(Qcow2Slice *slice);
 uint64_t qcow2_slice_offset(const Qcow2Slice *slice);
 /* A mark that the writer keeps under its lock; returns what it was. */
 bool qcow2_slice_set_dirty(Qcow2Slice *slice, bool dirty);
+
+/* ---- qcow2-clean.c: the option cache-clean-interval -------------------------------- */
+
+/* From open, and before the state is freed: main thread, not in a coroutine. */
+void qcow2_cleaner_start(Qcow2State *s);
+void qcow2_cleaner_stop(Qcow2State *s);
+/* Something may be in the caches. Any thread. */
+void qcow2_cleaner_wake(const Qcow2State *s);
 
 /* ---- qcow2-compress.c: pure --------------------------------------------------- */
 
@@ -467,6 +482,18 @@ bool qcow2_measure(JsonObject *options, BlockDriverState *source, BlockMeasureIn
 
 extern const BlockOption qcow2_create_options[];
 bool qcow2_create(const char *filename, JsonObject *options, GError **errp);
+
+/* ---- qcow2-backing.c ------------------------------------------------------ */
+
+bool qcow2_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
+                               GError **errp);
+
+/* ---- qcow2-amend.c ------------------------------------------------------------------ */
+
+extern const BlockOption qcow2_amend_options[];
+int coroutine_fn qcow2_co_amend(BlockDriverState *bs, JsonObject *options,
+                                BdrvAmendProgress *progress, void *opaque,
+                                GError **errp) GRAPH_RDLOCK;
 
 /* ---- qcow2-options.c ---------------------------------------------------------------- */
 

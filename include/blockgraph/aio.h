@@ -175,6 +175,7 @@ typedef enum AioOp {
     AIO_OP_FDATASYNC, /* fd */
     AIO_OP_FALLOCATE, /* fd, mode, offset, bytes */
     AIO_OP_CALL,      /* call(call_opaque) on a worker thread; ret is its result */
+    AIO_OP_NOP,       /* nothing: it is over in the next turn, with ret as it was set */
 } AioOp;
 
 /* Private: a place in a loop's queues. */

@@ -135,6 +135,16 @@ BlockAIOCB *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes,
                              BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
 /*
+ * Reads and writes with a callback pass straight to the file where an earlier one
+ * has found the way, without a coroutine: how many have tried to, and how many
+ * did. Any thread.
+ */
+typedef struct BlkPassThroughStats {
+    uint64_t tried;
+    uint64_t passed;
+} BlkPassThroughStats;
+void blk_get_pass_through_stats(BlockBackend *blk, BlkPassThroughStats *stats);
+/*
  * A hint that the result is not wanted: a request that still waits for a
  * drained section to end completes with -ECANCELED; others run on. Same thread.
  */

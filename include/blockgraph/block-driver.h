@@ -23,6 +23,7 @@
 #include "blockgraph/dirty-bitmap.h"
 #include "blockgraph/map.h"
 #include "blockgraph/options.h"
+#include "blockgraph/snapshot.h"
 
 G_BEGIN_DECLS
 
@@ -148,6 +149,8 @@ struct BlockDriver {
     const BlockOption *options;
     /* Its create options; with bdrv_create. Default: none. */
     const BlockOption *create_options;
+    /* Those that bdrv_co_amend takes. Default: none. */
+    const BlockOption *amend_options;
     /* Presents its child named "file" or "image" unchanged. Default: no. */
     bool is_filter;
     /* The format may name a backing file. Default: no. */
@@ -288,6 +291,20 @@ struct BlockDriver {
 
     /* ---- In a coroutine, graph lock held shared, on any thread. ----------------- */
 
+    /*
+     * Internal snapshots: see the functions of these names in snapshot.h. The node is
+     * writable, drained and flushed, no mapping is remembered before and after; @index is
+     * one that bdrv_snapshot_get has. What is unlinked on the disk is free at once. Goto
+     * calls bdrv_set_length(). 0, or -errno with @errp. All three or none. Default: refused.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_snapshot_create)(BlockDriverState *bs,
+                                                                const BdrvSnapshotInfo *info,
+                                                                GError **errp);
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_snapshot_goto)(BlockDriverState *bs, size_t index,
+                                                              GError **errp);
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_snapshot_delete)(BlockDriverState *bs,
+                                                                size_t index, GError **errp);
+
     /* Default: -ENOTSUP. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_info)(BlockDriverState *bs,
                                                          BlockDriverInfo *info);
@@ -298,9 +315,23 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_check)(BlockDriverState *bs, int fix,
                                                       BdrvCheckResult *result,
                                                       BdrvCheckReport *report, void *opaque);
+    /*
+     * See bdrv_amend(); the node is writable and drained. @options are a copy to take
+     * from: nothing may be left. @progress is to be called now and then. May change
+     * the length, by bdrv_set_length(). Default: -ENOTSUP.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_amend)(BlockDriverState *bs, JsonObject *options,
+                                                      BdrvAmendProgress *progress, void *opaque,
+                                                      GError **errp);
     /* Bytes on disk. Default: the primary child's. */
     int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
-    /* The length now, in bytes. Default: what bdrv_set_length() said last. */
+    /*
+     * The length now, in bytes. Default: what bdrv_set_length() said last. A format
+     * or filter that has this and does not commit ends where its child does: a
+     * write may go beyond, if a parent has taken BLK_PERM_RESIZE. Map then answers
+     * for a place beyond the child's end, or refuses with -EIO; the node is as long
+     * as it must be when the write is over.
+     */
     int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_getlength)(BlockDriverState *bs);
 
     /* Formats: required, see map.h. Excludes bdrv_co_preadv. */
@@ -335,6 +366,11 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_before_io)(BlockDriverState *bs,
                                                           BdrvIoRequest *req);
     /*
+     * Whether requests of @type (READ or WRITE) may pass around bdrv_co_before_io
+     * for now. Changes only while the node is drained or reopened. Default: no.
+     */
+    bool (*bdrv_is_transparent)(BlockDriverState *bs, BdrvIoType type);
+    /*
      * A parent has come to @event; may wait. See bdrv_co_debug_event().
      * Default: nothing.
      */
@@ -348,6 +384,15 @@ struct BlockDriver {
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,
                                                        int64_t bytes, IOVector *iov, int flags);
+    /*
+     * Protocols: make an AioRequest (op and what belongs to it) that does all that
+     * preadv or pwritev (@type, without flags) would; its result is the bytes done.
+     * If it is not all of them the request is sent again, to preadv or pwritev. Not
+     * in a coroutine, may not wait. False: not this one. Default: never; requests
+     * do not pass through.
+     */
+    bool (*bdrv_prepare_aio)(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
+                             AioRequest *req);
     /* Default: the node is read-only. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset,
                                                         int64_t bytes, IOVector *iov, int flags);
@@ -365,7 +410,8 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_flush)(BlockDriverState *bs);
     /*
      * Change the length; a format resizes its child too and calls
-     * bdrv_set_length(). Requests may be in flight, also beyond the new end.
+     * bdrv_set_length(). Requests may be in flight, also beyond the new end; but at a
+     * format that commits, the whole node is claimed exclusively.
      * Default: -ENOTSUP.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
@@ -465,6 +511,14 @@ void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event) GR
  * claim. Either.
  */
 void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
+
+/*
+ * For bdrv_co_truncate and bdrv_co_amend of a format that commits: write zeros as a
+ * request would, without a claim of its own; with @allocate as data, everywhere. The
+ * node's length and the answers of map have to cover the range. 0 or -errno. I/O.
+ */
+int coroutine_fn bdrv_co_claimed_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               bool allocate) GRAPH_RDLOCK;
 
 /*
  * Retire @place (rule 6 of map.h): no metadata that a request started from now

@@ -210,6 +210,18 @@ bool bdrv_get_full_backing_filename(BlockDriverState *bs, char **name, GError **
 bool bdrv_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
                               GError **errp);
 
+/* @done of @total parts are done; @total may change. */
+typedef void BdrvAmendProgress(void *opaque, int64_t done, int64_t total);
+/*
+ * Change what the image was created with: @options are named like those for creating,
+ * those that the driver's amend_options list. What is not named stays. All is checked
+ * first; if something fails later, false with @errp, what was done before stays done,
+ * and the image is whole. The node must be writable; it is drained and flushed. For
+ * "size", its parents must share BLK_PERM_RESIZE. @progress may be NULL. Waits for I/O.
+ */
+bool bdrv_amend(BlockDriverState *bs, JsonObject *options, BdrvAmendProgress *progress,
+                void *opaque, GError **errp);
+
 /* ---- Changing the graph ---------------------------------------------------- */
 
 /*
@@ -295,6 +307,7 @@ typedef struct BdrvSnapshotInfo {
     uint32_t date_nsec;
     uint64_t vm_clock_nsec;
     uint64_t icount;        /* UINT64_MAX if unknown */
+    uint64_t disk_size;     /* bytes; UINT64_MAX if unknown */
 } BdrvSnapshotInfo;
 /*
  * The internal snapshot that is number @index, from 0, in the image's list; false

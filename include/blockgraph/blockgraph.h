@@ -21,6 +21,7 @@
 #include "blockgraph/image-info.h"
 #include "blockgraph/options.h"
 #include "blockgraph/reopen.h"
+#include "blockgraph/snapshot.h"
 #include "blockgraph/trace.h"
 #include "blockgraph/write-threshold.h"
 

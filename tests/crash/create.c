@@ -17,11 +17,16 @@ static uint8_t *base_data(const CrashFormat *format)
 
 static void make_backing_file(const CrashFormat *format, CrashStore *store)
 {
-    CrashImage *image = crash_store_image(store, crash_store_add(store, "base"));
+    static const char *const names[] = {CRASH_BASE, CRASH_SAME_BASE};
     g_autofree uint8_t *data = base_data(format);
 
-    crash_image_write(image, 0, format->base_bytes, data);
-    crash_image_set_length(image, format->base_bytes);
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        const char *name = names[i] + strlen("recorder:");
+        CrashImage *image = crash_store_image(store, crash_store_add(store, name));
+
+        crash_image_write(image, 0, format->base_bytes, data);
+        crash_image_set_length(image, format->base_bytes);
+    }
 }
 
 static bool write_base(const CrashFormat *format, GString *why)

@@ -115,14 +115,54 @@ static bool goes_on_working(const CrashRun *run, BlockBackend **blk, GString *wh
     return after && image_is_whole(run->format, *blk, why);
 }
 
+/* Repair finds nothing that it cannot mend, not even a leak is left, and no data changes. */
+static bool repairs_well(const CrashRun *run, BlockBackend *blk, GString *why)
+{
+    BdrvCheckResult result = {0};
+    int64_t length, length_after;
+    g_autofree uint8_t *before = read_all(blk, &length, why), *after = NULL;
+    size_t reported = why->len;
+    int ret;
+
+    if (!before) {
+        return false;
+    }
+    ret = bdrv_repair(blk_bs(blk), BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &result, add_finding, why);
+    if (ret == -ENOTSUP) {
+        return true;
+    }
+    if (ret >= 0) {
+        memset(&result, 0, sizeof(result));
+        ret = bdrv_check(blk_bs(blk), &result, add_finding, why);
+    }
+    if (ret < 0 || result.corruptions || result.leaks || result.check_errors) {
+        g_string_append_printf(why, "after repair: %d, %" G_GINT64_FORMAT " corruptions, %"
+                               G_GINT64_FORMAT " leaks; ", ret, result.corruptions, result.leaks);
+        return false;
+    }
+    g_string_truncate(why, reported);
+    after = read_all(blk, &length_after, why);
+    if (after && (length_after != length || memcmp(before, after, length) != 0)) {
+        g_string_append(why, "repair changed data");
+        return false;
+    }
+    return after != NULL;
+}
+
+/* Some images are repaired first, some are written to as they are. */
 bool crash_examine(void *opaque, uint64_t cut, GString *why)
 {
     CrashRun *run = opaque;
     CrashView view = crash_model_after_cut(run->model, cut);
     BlockBackend *blk = crash_open(run->format, why);
     bool ok = blk && image_is_whole(run->format, blk, why) &&
-              crash_disk_is_allowed(run, blk, view, why) && goes_on_working(run, &blk, why);
+              crash_disk_is_allowed(run, blk, view, why);
 
+    if (cut % 2) {
+        ok = ok && goes_on_working(run, &blk, why) && repairs_well(run, blk, why);
+    } else {
+        ok = ok && repairs_well(run, blk, why) && goes_on_working(run, &blk, why);
+    }
     blk_unref(blk);
     return ok;
 }

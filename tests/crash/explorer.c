@@ -133,10 +133,11 @@ static bool try_subsets(Exploration *e, unsigned bits)
     return true;
 }
 
-/* All, none, one missing, one alone. */
+/* All, none, one missing, one alone: whichever, where there is no time for each. */
 static bool try_plain(Exploration *e)
 {
     unsigned n = crash_cut_doubts(e->cut);
+    unsigned first = 2 * n + 2 > e->share ? crash_random(&e->random, n) : 0;
     uint64_t rest = e->share / 2; /* for other kinds of states */
 
     for (int kept = 1; kept >= 0; kept--) {
@@ -146,7 +147,7 @@ static bool try_plain(Exploration *e)
         }
         for (unsigned i = n; i > 0 && e->share > rest; i--) {
             choose_all(e, kept);
-            crash_cut_doubt(e->cut, i - 1)->kept = !kept;
+            crash_cut_doubt(e->cut, (first + i - 1) % n)->kept = !kept;
             if (!try_state(e)) {
                 return false;
             }

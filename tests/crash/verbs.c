@@ -40,6 +40,18 @@ static void coroutine_fn verb_write_fua(CrashRun *run, CrashPlace place)
     write_with(run, place, BDRV_REQ_FUA);
 }
 
+/* Whole units, or what there is of the last. */
+static void coroutine_fn verb_compress(CrashRun *run, CrashPlace place)
+{
+    int64_t unit = run->format->unit, length = crash_model_length(run->model);
+
+    place.bytes += place.offset % unit;
+    place.offset -= place.offset % unit;
+    place.bytes = (place.bytes + unit - 1) / unit * unit;
+    place.bytes = MIN(place.bytes, length - place.offset);
+    write_with(run, place, BDRV_REQ_COMPRESSED);
+}
+
 static void coroutine_fn zero_with(CrashRun *run, CrashPlace place, int flags)
 {
     unsigned number = crash_model_begin(run->model, CRASH_GUEST_ZEROES, place.offset, place.bytes,
@@ -120,6 +132,19 @@ static void verb_reopen(CrashRun *run, CrashPlace place)
     run->blk = crash_open(run->format, run->why);
 }
 
+/* The other name of the backing file goes into the header. */
+static void verb_rebase(CrashRun *run, CrashPlace place)
+{
+    const char *now = bdrv_get_backing_filename(blk_bs(run->blk));
+    bool is_first = strcmp(now, CRASH_BASE) == 0;
+    g_autoptr(GError) err = NULL;
+
+    if (!bdrv_change_backing_file(blk_bs(run->blk), is_first ? CRASH_SAME_BASE : CRASH_BASE, "raw",
+                                  &err)) {
+        g_string_append_printf(run->why, "rebase failed: %s; ", err->message);
+    }
+}
+
 /* ---- The table -------------------------------------------------------------------- */
 
 #define FIXED_LENGTH_VERBS                                                                         \
@@ -146,6 +171,21 @@ const CrashVerb crash_verbs_disk[] = {
     FIXED_LENGTH_VERBS,
     {"grow", NULL, verb_grow, 0, 0, 1, 1},
     {"shrink", NULL, verb_shrink, 0, 0, 1, 1},
+    {NULL},
+};
+
+#define COMPRESSING_VERBS                                                                          \
+    FIXED_LENGTH_VERBS, {"compress-unit", verb_compress, NULL, 1, 0, 1, 0},                        \
+    {"compress-span", verb_compress, NULL, 0, 0, 3, 0}
+
+const CrashVerb crash_verbs_compress[] = {
+    COMPRESSING_VERBS,
+    {NULL},
+};
+
+const CrashVerb crash_verbs_overlay[] = {
+    COMPRESSING_VERBS,
+    {"rebase", NULL, verb_rebase, 0, 0, 0, 0},
     {NULL},
 };
 

@@ -80,15 +80,23 @@ struct CrashFormat {
 extern const CrashVerb crash_verbs_disk[];
 /* Those of them that leave the length as it is. */
 extern const CrashVerb crash_verbs_fixed[];
+/* The latter, and compressed writes of whole units. */
+extern const CrashVerb crash_verbs_compress[];
+/* And another name for the same backing file. */
+extern const CrashVerb crash_verbs_overlay[];
 /* A verb by name, or NULL. */
 const CrashVerb *crash_verb_find(const CrashFormat *format, const char *name, size_t length);
 /* A place for @verb: its own, or one that run->random chooses. */
 CrashPlace crash_verb_place(CrashRun *run, const CrashVerb *verb, bool random);
 
+/* The backing file's names: two disks that are the same. */
+#define CRASH_BASE "recorder:base"
+#define CRASH_SAME_BASE "recorder:the-same-base-under-a-name-that-is-longer"
+
 /*
  * For CrashFormat.create: creates disk "image" with the driver, and what is
- * there at first: with @backing in disk "base", which the create options name as
- * "recorder:base", else by writing to the image.
+ * there at first: with @backing in a disk which the create options name as
+ * CRASH_BASE, else by writing to the image.
  */
 bool crash_create_by_driver(const CrashFormat *format, CrashStore *store, GString *why);
 /* Open the format's disk in the active store, for reading and writing. */

@@ -148,3 +148,32 @@ def driver_page(tree):
         titles = ' '.join(text.split('\n', 1)[0] for text in pages.values())
         if name not in pages and not re.search(rf'(?<![\w-]){re.escape(name)}(?![\w-])', titles):
             yield 'drivers/meson.build', 0, f'no page in docs/ has {name} in its title'
+
+
+_CO_NAME = re.compile(r'\bcoroutine_(?:mixed_)?fn\b[\w\s*]*?\b(\w+)\s*\(')
+_TWICE = re.compile(r'\b(?:MIN|MAX|CLAMP|ABS)\(')
+
+
+def _arguments(text, start):
+    """The text from @start to the parenthesis that closes the one before it."""
+    depth, end = 1, start
+    while depth and end < len(text):
+        depth += (text[end] == '(') - (text[end] == ')')
+        end += 1
+    return text[start:end]
+
+
+@check('evaluated-twice', faults=2, bad={
+    'util/a.h': 'int coroutine_fn a_read(int n);\nint b(int n);\n',
+    'util/a.c': 'int f(void)\n{\n    g(MIN(b(0), 1), MAX(1, a_read(2)));\n'
+                '    return MIN(a_read(0),\n               0);\n}\n'})
+def evaluated_twice(tree):
+    """MIN and its like evaluate one argument twice: an I/O would be done twice."""
+    texts = {path: csource.strip(text) for path, text in tree.items('.c', '.h')}
+    names = {name for text in texts.values() for name in _CO_NAME.findall(text)}
+    for path, text in texts.items():
+        for match in _TWICE.finditer(text):
+            calls = re.findall(r'\b(\w+)\s*\(', _arguments(text, match.end()))
+            for name in sorted(names.intersection(calls)):
+                yield path, text.count('\n', 0, match.start()) + 1, \
+                    f'{match.group()}…) calls {name} twice'

@@ -93,6 +93,27 @@ static inline uint64_t snapshots_at(const Image *image)
     return get64(image, 64);
 }
 
+/*
+ * Have the first L2 table, and the clusters that it has, be shared, as after a snapshot:
+ * the refcounts (of 16 bits, in the first block) are 2. For a check these are leaks.
+ */
+static inline void share_clusters(Image *image)
+{
+    uint64_t l2 = l2_at(image), entries = (1ULL << image->cluster_bits) / 8;
+
+    put64(image, l1_at(image), l2);
+    put_bytes(image, refblock_at(image) + 2 * (l2 >> image->cluster_bits), 2, 2);
+    for (uint64_t i = 0; i < entries; i++) {
+        uint64_t entry = get64(image, l2 + 8 * i);
+        uint64_t cluster = (entry & QCOW2_OFFSET_MASK) >> image->cluster_bits;
+
+        if (!(entry & QCOW2_COMPRESSED) && cluster != 0) {
+            put64(image, l2 + 8 * i, entry & ~QCOW2_COPIED);
+            put_bytes(image, refblock_at(image) + 2 * cluster, 2, 2);
+        }
+    }
+}
+
 /* Where the data of header extension @type lies. */
 static inline uint64_t extension_at(const Image *image, uint32_t type)
 {

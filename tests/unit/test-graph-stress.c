@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The graph changes while four threads read: every request sees one state of
- * the graph or the other, whole, and none is lost.
+ * The graph changes while four threads read, as coroutines and by callbacks, which
+ * may pass through: every request sees one state of the graph or the other, whole,
+ * and none is lost.
  */
-#include "block-testing.h"
+#include "aio-request.h"
 
 #define THREADS 4
 #define REQUESTS 4 /* in flight, per thread */
@@ -48,7 +49,8 @@ static void coroutine_fn reader(void *opaque)
         seed = seed * 1664525 + 1013904223;
         offset = (seed >> 8) % (SIZE - sizeof(buf));
         check_read(load, buf, sizeof(buf),
-                   blk_co_pread(load->blk, offset, sizeof(buf), buf, 0));
+                   seed & 256 ? blk_co_pread(load->blk, offset, sizeof(buf), buf, 0)
+                              : aio_request(load->blk, false, offset, sizeof(buf), buf));
         co_sleep_ns(0);
     }
     __atomic_fetch_sub(&load->running, 1, __ATOMIC_RELEASE);

@@ -476,7 +476,7 @@ static bool change_with_failure(const char *path, int n)
         failed = !bdrv_dirty_bitmaps_store(blk_bs(blk), &err);
     }
     if (failed) {
-        assert_error_has(&err, "could not write the bitmaps");
+        assert_error_has(&err, "could not write");
     }
     blk_unref(blk);
     return failed;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The graph under seeded schedules: guests on three simulated threads read and
- * write, while the main thread drains, replaces nodes, changes media and
- * revokes, and while what it does is interrupted by callbacks that wait, too. A
- * failure prints the seed that replays it.
+ * write, as coroutines and by callbacks, which may pass through, while the main
+ * thread drains, replaces nodes, changes media and revokes, and while what it does
+ * is interrupted by callbacks that wait, too. A failure prints the seed that
+ * replays it.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "block-testing.h"
+#include "aio-request.h"
 #include "util/sim.h"
 
 #define GUESTS 2 /* per thread */
@@ -68,10 +69,31 @@ static int coroutine_fn slow_pwritev(BlockDriverState *bs, int64_t offset, int64
     return 0;
 }
 
+static void slow_move(BlockDriverState *bs, bool write, int64_t offset, IOVector *iov)
+{
+    SlowDisk *s = bdrv_state(bs);
+
+    if (write) {
+        io_vector_to_buf(iov, 0, s->data + offset, iov->size);
+    } else {
+        io_vector_from_buf(iov, 0, s->data + offset, iov->size);
+    }
+    s->in_flight--;
+}
+
+static bool slow_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
+                             AioRequest *req)
+{
+    ((SlowDisk *)bdrv_state(bs))->in_flight++;
+    prepare_call(req, &(CallIo){bs, slow_move, type == BDRV_IO_WRITE, offset, iov, iov->size});
+    return true;
+}
+
 static BlockDriver slow_driver = {
     .format_name = "slow-disk",
     .instance_size = sizeof(SlowDisk),
     .bdrv_open = slow_open,
+    .bdrv_prepare_aio = slow_prepare_aio,
     .bdrv_co_preadv = slow_preadv,
     .bdrv_co_pwritev = slow_pwritev,
 };
@@ -97,14 +119,17 @@ typedef struct Scene {
  */
 static void coroutine_fn one_request(Scene *scene, int64_t offset, uint8_t byte)
 {
+    bool aio = sim_world_random(the_world, 2);
     uint8_t buf[RANGE];
     int ret;
 
     if (sim_world_random(the_world, 2)) {
         memset(buf, byte, sizeof(buf));
-        ret = blk_co_pwrite(scene->blk, offset, sizeof(buf), buf, 0);
+        ret = aio ? aio_request(scene->blk, true, offset, sizeof(buf), buf)
+                  : blk_co_pwrite(scene->blk, offset, sizeof(buf), buf, 0);
     } else {
-        ret = blk_co_pread(scene->blk, offset, sizeof(buf), buf, 0);
+        ret = aio ? aio_request(scene->blk, false, offset, sizeof(buf), buf)
+                  : blk_co_pread(scene->blk, offset, sizeof(buf), buf, 0);
         scene->torn |= ret == 0 && memcmp(buf, buf + 1, sizeof(buf) - 1) != 0;
     }
     scene->torn |= ret < 0 && ret != -ENOMEDIUM;

@@ -146,6 +146,54 @@ static void discard_shrinks_to_whole_units(void **state)
     blk_unref(blk);
 }
 
+/* ---- Growing ---------------------------------------------------------------------------- */
+
+/* Filters and raw end where what they show ends. */
+static void a_new_place_beyond_the_end_makes_filters_and_raw_longer(void **state)
+{
+    static const char *const files[] = {
+        "file.driver=raw,file.file.driver=memory,file.file.size=0",
+        "file.driver=raw,file.offset=3k,file.file.driver=memory,file.file.size=3k",
+        "file.driver=blkdebug,file.image.driver=memory,file.image.size=0",
+        ("file.driver=blkdebug,file.image.driver=raw,file.image.file.driver=blkdebug,"
+         "file.image.file.image.driver=memory,file.image.file.image.size=0"),
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *options = g_strdup_printf(TOY "file.node-name=top,%s", files[i]);
+        BlockBackend *blk = blk_on(options);
+        BlockDriverState *top = bdrv_find_node("top");
+        BdrvDirtyBitmap *bitmap = bdrv_dirty_bitmap_create(top, "growing", TOY_UNIT, NULL);
+
+        assert_int_equal(bdrv_getlength(top), 0);
+        write_byte(blk, 'a', 0, TOY_UNIT, 0);
+        assert_int_equal(bdrv_getlength(top), TOY_UNIT);
+        write_byte(blk, 'b', TOY_UNIT, 3 * TOY_UNIT, 0);
+        assert_int_equal(bdrv_getlength(top), 4 * TOY_UNIT);
+        assert_byte(blk, 'a', 0, TOY_UNIT);
+        assert_byte(blk, 'b', TOY_UNIT, 3 * TOY_UNIT);
+        assert_int_equal(bdrv_dirty_bitmap_count(bitmap), 4 * TOY_UNIT);
+        bdrv_dirty_bitmap_remove(bitmap);
+        blk_unref(blk);
+    }
+}
+
+static void a_part_of_a_file_does_not_grow(void **state)
+{
+    BlockBackend *blk = blk_on(TOY "file.driver=raw,file.node-name=top,file.size=2k,"
+                                   "file.file.driver=memory,file.file.size=64k");
+    uint8_t buf[2 * TOY_UNIT] = {1};
+
+    write_byte(blk, 'a', 0, TOY_UNIT, 0);
+    assert_int_equal(blk_pwrite(blk, TOY_UNIT, sizeof(buf), buf, 0), -EIO);
+    assert_int_equal(toy->aborts, 1);
+    assert_int_equal(bdrv_getlength(bdrv_find_node("top")), 2 * TOY_UNIT);
+    write_byte(blk, 'b', TOY_UNIT, TOY_UNIT, 0);
+    assert_byte(blk, 'a', 0, TOY_UNIT);
+    assert_byte(blk, 'b', TOY_UNIT, TOY_UNIT);
+    blk_unref(blk);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------- */
 
 #define BROKEN "file.driver=blkdebug,file.image.driver=memory,file.image.size=64k,"
@@ -233,6 +281,8 @@ int main(void)
         cmocka_unit_test(used_places_are_filled_with_zeros),
         cmocka_unit_test(zeroing_without_a_table_writes_zeros),
         cmocka_unit_test(discard_shrinks_to_whole_units),
+        cmocka_unit_test(a_new_place_beyond_the_end_makes_filters_and_raw_longer),
+        cmocka_unit_test(a_part_of_a_file_does_not_grow),
         cmocka_unit_test(failed_write_is_aborted_and_leaves_the_old_data),
         cmocka_unit_test(failed_commit_is_not_aborted),
         cmocka_unit_test(retired_places_are_used_when_nothing_else_is_left),

@@ -20,6 +20,7 @@ _blockgraph_img_values() {
         --cache | --source-cache | --target-cache | -t)
             echo none writeback writethrough directsync unsafe ;;
         --repair) echo leaks all ;;
+        --preallocation) echo off metadata falloc full ;;
         *) return 1 ;;
     esac
 }

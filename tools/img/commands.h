@@ -5,6 +5,7 @@
 
 #include "tools/img/options.h"
 
+extern const ImgCommand img_amend_command;
 extern const ImgCommand img_bitmap_command;
 extern const ImgCommand img_check_command;
 extern const ImgCommand img_compare_command;
@@ -15,6 +16,7 @@ extern const ImgCommand img_graph_command;
 extern const ImgCommand img_info_command;
 extern const ImgCommand img_map_command;
 extern const ImgCommand img_measure_command;
+extern const ImgCommand img_resize_command;
 extern const ImgCommand img_snapshot_command;
 
 #endif

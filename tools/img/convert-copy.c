@@ -24,20 +24,19 @@ static void fail(ConvertEngine *eng, const char *filename, const char *what, int
 /* ---- Reading ---------------------------------------------------------------------- */
 
 /* Read block by block; those that cannot be read are zeros. */
-static void coroutine_fn read_salvaging(ConvertEngine *eng, const ConvertPiece *piece, uint8_t *buf)
+static void coroutine_fn read_salvaging(ConvertEngine *eng, const ConvertSource *src,
+                                        int64_t in_image, int64_t total, uint8_t *buf)
 {
-    int64_t in_image = convert_source_offset(piece);
-
-    for (int64_t done = 0; done < piece->bytes; done += SALVAGE_BLOCK) {
-        int64_t bytes = MIN(SALVAGE_BLOCK, piece->bytes - done);
-        int ret = blk_co_pread(piece->source->blk, in_image + done, bytes, buf + done, 0);
+    for (int64_t done = 0; done < total; done += SALVAGE_BLOCK) {
+        int64_t bytes = MIN(SALVAGE_BLOCK, total - done);
+        int ret = blk_co_pread(src->blk, in_image + done, bytes, buf + done, 0);
 
         if (ret >= 0) {
             continue;
         }
         if (!eng->quiet) {
-            tool_warning("%s: error while reading offset %" G_GINT64_FORMAT ": %s",
-                         piece->source->name, in_image + done, g_strerror(-ret));
+            tool_warning("%s: error while reading offset %" G_GINT64_FORMAT ": %s", src->name,
+                         in_image + done, g_strerror(-ret));
         }
         memset(buf + done, 0, (size_t)bytes);
     }
@@ -45,14 +44,20 @@ static void coroutine_fn read_salvaging(ConvertEngine *eng, const ConvertPiece *
 
 static bool coroutine_fn read_piece(ConvertEngine *eng, const ConvertPiece *piece, uint8_t *buf)
 {
-    int64_t in_image = convert_source_offset(piece);
-    int ret = blk_co_pread(piece->source->blk, in_image, piece->bytes, buf, 0);
+    int64_t bytes;
 
-    if (ret < 0 && eng->salvage) {
-        read_salvaging(eng, piece, buf);
-    } else if (ret < 0) {
-        fail(eng, piece->source->name, "error while reading at byte", in_image, ret);
-        return false;
+    for (int64_t done = 0; done < piece->bytes; done += bytes) {
+        int64_t in_image;
+        const ConvertSource *src = convert_source_at(eng, piece->offset + done,
+                                                     piece->bytes - done, &in_image, &bytes);
+        int ret = blk_co_pread(src->blk, in_image, bytes, buf + done, 0);
+
+        if (ret < 0 && eng->salvage) {
+            read_salvaging(eng, src, in_image, bytes, buf + done);
+        } else if (ret < 0) {
+            fail(eng, src->name, "error while reading at byte", in_image, ret);
+            return false;
+        }
     }
     return true;
 }
@@ -83,7 +88,8 @@ static bool coroutine_fn write_zeroes(ConvertEngine *eng, int64_t offset, int64_
     if (eng->target_is_zero) {
         return true;
     }
-    ret = blk_co_pwrite_zeroes(eng->target, offset, bytes, BDRV_REQ_MAY_UNMAP | eng->write_flags);
+    ret = blk_co_pwrite_zeroes(eng->target, offset, bytes,
+                               BDRV_REQ_MAY_UNMAP | (eng->write_flags & BDRV_REQ_FUA));
     if (ret < 0) {
         fail(eng, eng->target_name, "error while writing zeroes at byte", offset, ret);
     }
@@ -100,12 +106,12 @@ static int64_t next_run(const ConvertEngine *eng, int64_t offset, const uint8_t 
     int64_t to_unit;
 
     *zero = false;
-    if (eng->sparse_size == 0) {
+    if (eng->sparse_unit == 0) {
         return bytes;
     }
-    to_unit = eng->sparse_size - offset % eng->sparse_size;
-    if (to_unit == eng->sparse_size) {
-        return (int64_t)buffer_zero_run(buf, (size_t)bytes, (size_t)eng->sparse_size, zero);
+    to_unit = eng->sparse_unit - offset % eng->sparse_unit;
+    if (to_unit == eng->sparse_unit) {
+        return (int64_t)buffer_zero_run(buf, (size_t)bytes, (size_t)eng->sparse_unit, zero);
     }
     to_unit = MIN(to_unit, bytes);
     *zero = buffer_is_zero(buf, (size_t)to_unit);
@@ -213,6 +219,28 @@ static void coroutine_fn zero_target(void *opaque)
     }
 }
 
+/*
+ * What the target changes as a whole: compressed clusters, or what it can store as
+ * zeros without writing them.
+ */
+static void set_units(ConvertEngine *eng)
+{
+    int64_t zeroes = bdrv_get_limits(eng->target_bs)->pwrite_zeroes_alignment;
+    BlockDriverInfo info;
+
+    eng->unit = 1;
+    if (eng->compressed && bdrv_get_info(eng->target_bs, &info) == 0 && info.cluster_size > 0) {
+        eng->unit = info.cluster_size;
+        eng->buffer_size = MAX(eng->buffer_size, eng->unit);
+        eng->write_flags |= BDRV_REQ_COMPRESSED;
+        zeroes = eng->unit;
+    }
+    eng->sparse_unit = eng->sparse_size;
+    if (eng->sparse_size > 0 && zeroes > 1) {
+        eng->sparse_unit = (eng->sparse_size + zeroes - 1) / zeroes * zeroes;
+    }
+}
+
 static void prepare(ConvertEngine *eng)
 {
     eng->target_bs = blk_bs(eng->target);
@@ -225,6 +253,7 @@ static void prepare(ConvertEngine *eng)
     while (eng->rate > 0 && eng->buffer_size > MIN_BUFFER && eng->buffer_size > eng->rate / 4) {
         eng->buffer_size /= 2;
     }
+    set_units(eng);
     co_mutex_init(&eng->plan_lock);
     co_mutex_init(&eng->turn_lock);
     co_queue_init(&eng->turn_queue);
@@ -239,7 +268,8 @@ int convert_engine_run(ConvertEngine *eng)
     if (eng->count_first) {
         tool_run_coroutines(convert_count_work, eng, 1);
     }
-    if (eng->ret == 0 && !eng->target_is_zero && eng->sparse_size > 0) {
+    if (eng->ret == 0 && !eng->target_is_zero && !eng->target_has_backing &&
+        eng->sparse_size > 0) {
         tool_run_coroutines(zero_target, eng, 1);
     }
     if (eng->ret == 0) {

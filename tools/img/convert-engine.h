@@ -11,6 +11,8 @@
  *  3. Unless writes may be unordered, a piece's write starts when that of the
  *     piece before it is over.
  *  4. Memory is one buffer per coroutine.
+ *  5. Compressed data is written in whole units of the target: pieces begin and
+ *     end at multiples of a unit, but for the end of it all.
  */
 #ifndef TOOLS_IMG_CONVERT_ENGINE_H
 #define TOOLS_IMG_CONVERT_ENGINE_H
@@ -23,10 +25,17 @@
 typedef struct ConvertSource {
     BlockBackend *blk;
     const char *name;
+    BlockDriverState *base; /* borrowed: what is below its topmost layer, or NULL */
     int64_t skip;   /* where in the image to begin */
     int64_t start;  /* where in the target it goes; set by convert_engine_run() */
     int64_t length; /* bytes to copy */
 } ConvertSource;
+
+typedef enum ConvertRun {
+    CONVERT_DATA,
+    CONVERT_ZERO,
+    CONVERT_SAME, /* the target reads so without being written to */
+} ConvertRun;
 
 typedef struct ConvertEngine {
     /* What to copy: several sources one behind the other. */
@@ -35,6 +44,11 @@ typedef struct ConvertEngine {
     BlockBackend *target;
     const char *target_name;
     bool target_is_zero;
+    /* Only what the topmost layers of the sources hold: the rest comes from the
+     * target's backing file, of this many bytes (-1: not known). */
+    bool target_has_backing;
+    int64_t backing_length;
+    bool compressed;
     bool unordered;
     bool salvage;        /* a block that cannot be read becomes zeros */
     bool quiet;          /* no warnings */
@@ -48,12 +62,13 @@ typedef struct ConvertEngine {
     BlockDriverState *target_bs; /* borrowed: buffers are aligned as it likes */
     int64_t total;
     int64_t buffer_size;
+    int64_t unit;        /* bytes: what pieces are made of; a power of 2 */
+    int64_t sparse_unit; /* bytes: runs of zeros are made of; 0: all is written */
     int ret;           /* the first error, which has been reported */
     CoMutex plan_lock; /* protects the planning: what follows */
     int64_t next;      /* the first byte that nobody has taken */
-    size_t source;     /* the source it is in */
-    int64_t run_end;   /* what was asked last: up to where, and whether zero */
-    bool run_zero;
+    int64_t run_end;   /* what was asked last: up to where, and what is there */
+    ConvertRun run;
     uint64_t turns_given;
     /* Whose turn it is to write. */
     CoMutex turn_lock;
@@ -64,7 +79,6 @@ typedef struct ConvertEngine {
 } ConvertEngine;
 
 typedef struct ConvertPiece {
-    ConvertSource *source;
     int64_t offset; /* in the target */
     int64_t bytes;
     bool zero; /* else: read it */
@@ -81,7 +95,11 @@ int convert_engine_run(ConvertEngine *eng);
 bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece);
 /* Go through all sources and set eng->work. */
 void coroutine_fn convert_count_work(void *opaque);
-/* The offset in the source's image of the piece's first byte. */
-int64_t convert_source_offset(const ConvertPiece *piece);
+/*
+ * The source that the byte at @offset of the target comes from, where in its
+ * image, and how many of @bytes it has from there on.
+ */
+ConvertSource *convert_source_at(const ConvertEngine *eng, int64_t offset, int64_t bytes,
+                                 int64_t *in_image, int64_t *there);
 
 #endif

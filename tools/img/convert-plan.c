@@ -9,27 +9,48 @@
 #define SALVAGE_BLOCK 512          /* bytes that are given up at once */
 #define MAX_ZERO_PIECE (1LL << 30) /* bytes that are zeroed at once */
 
-int64_t convert_source_offset(const ConvertPiece *piece)
+ConvertSource *convert_source_at(const ConvertEngine *eng, int64_t offset, int64_t bytes,
+                                 int64_t *in_image, int64_t *there)
 {
-    return piece->offset - piece->source->start + piece->source->skip;
-}
+    ConvertSource *src = eng->sources;
 
-/* Move on to the source that @offset is in. */
-static ConvertSource *source_at(ConvertEngine *eng, int64_t offset)
-{
-    while (offset >= eng->sources[eng->source].start + eng->sources[eng->source].length) {
-        eng->source++;
+    while (offset >= src->start + src->length) {
+        src++;
     }
-    return &eng->sources[eng->source];
+    *in_image = offset - src->start + src->skip;
+    *there = MIN(bytes, src->start + src->length - offset);
+    return src;
 }
 
-/* Know whether there is data at @offset, and how far. Under the lock. */
-static bool coroutine_fn ask_run(ConvertEngine *eng, ConvertSource *src, int64_t offset)
+/* The run that block status @status at @offset stands for; may cut it short. */
+static ConvertRun run_kind(const ConvertEngine *eng, int64_t offset, int status, int64_t *bytes)
 {
-    int64_t in_image = offset - src->start + src->skip;
-    int64_t bytes = src->start + src->length - offset;
+    if (status & BDRV_BLOCK_ZERO) {
+        if (eng->target_has_backing && eng->backing_length >= 0) {
+            if (offset >= eng->backing_length) {
+                return CONVERT_SAME;
+            }
+            *bytes = MIN(*bytes, eng->backing_length - offset);
+        }
+        if (eng->sparse_size == 0) {
+            return CONVERT_DATA;
+        }
+        return eng->target_is_zero ? CONVERT_SAME : CONVERT_ZERO;
+    }
+    return eng->target_has_backing && !(status & BDRV_BLOCK_ALLOCATED) ? CONVERT_SAME
+                                                                       : CONVERT_DATA;
+}
+
+/* Know what there is at @offset, and how far. Under the lock. */
+static bool coroutine_fn ask_run(ConvertEngine *eng, int64_t offset)
+{
     int64_t pnum = 0;
-    int ret = blk_co_block_status_above(src->blk, NULL, in_image, bytes, &pnum, NULL);
+    int64_t in_image;
+    int64_t bytes;
+    const ConvertSource *src =
+        convert_source_at(eng, offset, eng->total - offset, &in_image, &bytes);
+    BlockDriverState *base = eng->target_has_backing ? src->base : NULL;
+    int ret = blk_co_block_status_above(src->blk, base, in_image, bytes, &pnum, NULL);
 
     if (ret < 0 && !eng->salvage) {
         img_report_io_error(src->name, "error while reading block status at offset", in_image, ret);
@@ -44,21 +65,35 @@ static bool coroutine_fn ask_run(ConvertEngine *eng, ConvertSource *src, int64_t
         pnum = MIN(bytes, SALVAGE_BLOCK);
         ret = BDRV_BLOCK_ZERO;
     }
+    eng->run = run_kind(eng, offset, ret, &pnum);
     eng->run_end = offset + pnum;
-    eng->run_zero = (ret & BDRV_BLOCK_ZERO) && eng->sparse_size > 0;
     return true;
+}
+
+/* A unit is written as a whole: what is not data counts only in whole units. */
+static void cut_to_units(ConvertEngine *eng)
+{
+    int64_t end = eng->run_end & -eng->unit;
+
+    if (eng->run == CONVERT_DATA || eng->run_end == eng->total || end == eng->run_end) {
+        return;
+    }
+    if (end > eng->next) {
+        eng->run_end = end;
+    } else {
+        eng->run = CONVERT_DATA;
+    }
 }
 
 /* Skip what needs no work. False at the end or after an error. */
 static bool coroutine_fn find_work(ConvertEngine *eng)
 {
     while (eng->ret == 0 && eng->next < eng->total) {
-        ConvertSource *src = source_at(eng, eng->next);
-
-        if (eng->next >= eng->run_end && !ask_run(eng, src, eng->next)) {
+        if (eng->next >= eng->run_end && !ask_run(eng, eng->next)) {
             return false;
         }
-        if (!eng->run_zero || !eng->target_is_zero) {
+        cut_to_units(eng);
+        if (eng->run != CONVERT_SAME) {
             return true;
         }
         eng->next = eng->run_end;
@@ -70,16 +105,15 @@ static bool coroutine_fn find_work(ConvertEngine *eng)
  * The end of the data at eng->next: runs that follow each other are one piece,
  * up to a full buffer that ends at a multiple of its size.
  */
-static int64_t coroutine_fn data_end(ConvertEngine *eng, ConvertSource *src)
+static int64_t coroutine_fn data_end(ConvertEngine *eng)
 {
-    int64_t limit =
-        MIN(src->start + src->length, (eng->next / eng->buffer_size + 1) * eng->buffer_size);
+    int64_t limit = MIN(eng->total, (eng->next / eng->buffer_size + 1) * eng->buffer_size);
     int64_t end = eng->run_end;
 
-    while (end < limit && ask_run(eng, src, end) && !eng->run_zero) {
+    while (end < limit && ask_run(eng, end) && eng->run == CONVERT_DATA) {
         end = eng->run_end;
     }
-    return MIN(end, limit);
+    return MIN((end + eng->unit - 1) & -eng->unit, limit);
 }
 
 static void report_progress(const ConvertEngine *eng, int64_t done_before, bool zero)
@@ -99,14 +133,13 @@ bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece)
         return false;
     }
     *piece = (ConvertPiece){
-        .source = source_at(eng, eng->next),
         .offset = eng->next,
-        .zero = eng->run_zero,
+        .zero = eng->run == CONVERT_ZERO,
     };
     if (piece->zero) {
         piece->bytes = MIN(eng->run_end - eng->next, MAX_ZERO_PIECE);
     } else {
-        piece->bytes = data_end(eng, piece->source) - eng->next;
+        piece->bytes = data_end(eng) - eng->next;
         before = eng->work > 0 ? piece->offset : before;
     }
     if (eng->ret != 0) {
@@ -127,17 +160,14 @@ void coroutine_fn convert_count_work(void *opaque)
     /* What cannot be read is reported when it is copied. */
     eng->quiet = true;
     while (eng->ret == 0 && eng->next < eng->total) {
-        ConvertSource *src = source_at(eng, eng->next);
-
-        if (!ask_run(eng, src, eng->next)) {
+        if (!ask_run(eng, eng->next)) {
             break;
         }
-        work += eng->run_zero ? 0 : eng->run_end - eng->next;
+        work += eng->run == CONVERT_DATA ? eng->run_end - eng->next : 0;
         eng->next = eng->run_end;
     }
     eng->quiet = quiet;
     eng->next = 0;
-    eng->source = 0;
     eng->run_end = 0;
     eng->work = work;
 }

@@ -45,8 +45,11 @@ static char *file_identity(const char *filename)
     return NULL;
 }
 
-/* Add the identities of all files below @bs. Graphs have no loops. */
-static void collect_files(BlockDriverState *bs, GPtrArray *identities)
+/*
+ * Add the identities of all files below @bs, or of those only that it stores its
+ * own data in. Graphs have no loops.
+ */
+static void collect_files(BlockDriverState *bs, bool with_backing, GPtrArray *identities)
 {
     g_autoptr(GPtrArray) children = g_ptr_array_new();
 
@@ -60,11 +63,13 @@ static void collect_files(BlockDriverState *bs, GPtrArray *identities)
     bdrv_graph_rdlock_main_loop();
     for (BdrvChild *child = bdrv_next_child(bs, NULL); child != NULL;
          child = bdrv_next_child(bs, child)) {
-        g_ptr_array_add(children, bdrv_child_bs(child));
+        if (with_backing || child != bdrv_cow_child(bs)) {
+            g_ptr_array_add(children, bdrv_child_bs(child));
+        }
     }
     bdrv_graph_rdunlock_main_loop();
     for (guint i = 0; i < children->len; i++) {
-        collect_files(g_ptr_array_index(children, i), identities);
+        collect_files(g_ptr_array_index(children, i), with_backing, identities);
     }
 }
 
@@ -72,7 +77,7 @@ void img_file_set_add(ImgFileSet *set, BlockBackend *blk, const char *name)
 {
     g_autoptr(GPtrArray) identities = g_ptr_array_new();
 
-    collect_files(blk_bs(blk), identities);
+    collect_files(blk_bs(blk), true, identities);
     for (guint i = 0; i < identities->len; i++) {
         g_hash_table_insert(set->names, g_ptr_array_index(identities, i), g_strdup(name));
     }
@@ -90,28 +95,39 @@ const char *img_file_set_find_below(const ImgFileSet *set, BlockBackend *blk)
     g_autoptr(GPtrArray) identities = g_ptr_array_new_with_free_func(g_free);
     const char *name = NULL;
 
-    collect_files(blk_bs(blk), identities);
+    collect_files(blk_bs(blk), false, identities);
     for (guint i = 0; i < identities->len && name == NULL; i++) {
         name = g_hash_table_lookup(set->names, g_ptr_array_index(identities, i));
     }
     return name;
 }
 
-bool img_is_on_regular_file(BlockBackend *blk)
+/* Whether @bs stores all that it holds itself in regular files. */
+static bool is_on_regular_files(BlockDriverState *bs)
 {
-    BlockDriverState *bs = blk_bs(blk);
+    g_autoptr(GPtrArray) children = g_ptr_array_new();
+    bool regular = true;
     struct stat st;
 
+    if (bdrv_is_protocol(bs)) {
+        return strcmp(bdrv_get_format_name(bs), "file") == 0 &&
+               stat(bdrv_get_filename(bs), &st) == 0 && S_ISREG(st.st_mode);
+    }
     bdrv_graph_rdlock_main_loop();
-    while (!bdrv_is_protocol(bs)) {
-        BdrvChild *child = bdrv_primary_child(bs);
-
-        if (child == NULL) {
-            break;
+    for (BdrvChild *child = bdrv_next_child(bs, NULL); child != NULL;
+         child = bdrv_next_child(bs, child)) {
+        if (child != bdrv_cow_child(bs)) {
+            g_ptr_array_add(children, bdrv_child_bs(child));
         }
-        bs = bdrv_child_bs(child);
     }
     bdrv_graph_rdunlock_main_loop();
-    return bdrv_is_protocol(bs) && strcmp(bdrv_get_format_name(bs), "file") == 0 &&
-           stat(bdrv_get_filename(bs), &st) == 0 && S_ISREG(st.st_mode);
+    for (guint i = 0; i < children->len && regular; i++) {
+        regular = is_on_regular_files(g_ptr_array_index(children, i));
+    }
+    return regular && children->len > 0;
+}
+
+bool img_is_on_regular_file(BlockBackend *blk)
+{
+    return is_on_regular_files(blk_bs(blk));
 }

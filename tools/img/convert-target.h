@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The image that convert and dd write to. */
+/* The image that convert and dd write to, and the bitmaps that it gets. */
 #ifndef TOOLS_IMG_CONVERT_TARGET_H
 #define TOOLS_IMG_CONVERT_TARGET_H
 
@@ -18,10 +18,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImgFileSet, img_file_set_free)
 void img_file_set_add(ImgFileSet *set, BlockBackend *blk, const char *name);
 /* The source that file @filename belongs to, or NULL. Borrowed. */
 const char *img_file_set_find(const ImgFileSet *set, const char *filename);
-/* The source that shares a file with @blk, or NULL. Borrowed. */
+/* The source that shares a file with @blk, backing files aside, or NULL. Borrowed. */
 const char *img_file_set_find_below(const ImgFileSet *set, BlockBackend *blk);
 
-/* Whether @blk rests directly on a regular file. */
+/* Whether @blk's own data, backing files aside, is all in regular files. */
 bool img_is_on_regular_file(BlockBackend *blk);
+
+/*
+ * convert-bitmaps.c. Whether the bitmaps that @source, called @name, stores can be
+ * copied: all of them, or with @skip_broken those that are consistent. Loads them.
+ * Errors are reported.
+ */
+bool img_check_bitmaps(BlockBackend *source, const char *name, bool skip_broken);
+/* Store copies of @source's consistent bitmaps in @target. Errors are reported. */
+bool img_copy_bitmaps(BlockBackend *source, BlockBackend *target, const char *target_name);
 
 #endif

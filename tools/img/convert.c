@@ -64,7 +64,6 @@ typedef struct Convert {
     const char *backing_format;
     bool target_image_opts;
     bool skip_create;
-    bool compressed;
     bool copy_range;
     bool sparse_given;
     bool bitmaps;
@@ -115,7 +114,7 @@ static void take_flag(Convert *conv, int letter)
 {
     switch (letter) {
     case 'c':
-        conv->compressed = true;
+        conv->engine.compressed = true;
         break;
     case 'n':
         conv->skip_create = true;
@@ -196,7 +195,10 @@ static const char *find_contradiction(const Convert *conv)
     if (conv->engine.target_is_zero && !conv->skip_create) {
         return "--target-is-zero requires use of -n flag";
     }
-    if (conv->copy_range && conv->compressed) {
+    if (conv->engine.target_is_zero && conv->backing != NULL) {
+        return "Cannot use --target-is-zero when the destination image has a backing file";
+    }
+    if (conv->copy_range && conv->engine.compressed) {
         return "Cannot enable copy offloading when -c is used";
     }
     if (conv->copy_range && conv->sparse_given) {
@@ -233,6 +235,9 @@ static bool open_source(Convert *conv, ConvertSource *src, int flags)
         tool_error("Could not get size of %s: %s", src->name, g_strerror((int)-src->length));
         return false;
     }
+    bdrv_graph_rdlock_main_loop();
+    src->base = bdrv_backing_chain_next(blk_bs(src->blk));
+    bdrv_graph_rdunlock_main_loop();
     img_file_set_add(conv->files, src->blk, src->name);
     return true;
 }
@@ -246,6 +251,10 @@ static bool open_sources(Convert *conv, int64_t *total)
 
     if (!img_parse_cache(conv->source_cache, &flags, &writethrough)) {
         tool_error("Invalid source cache option: %s", conv->source_cache);
+        return false;
+    }
+    if (conv->bitmaps && eng->n_sources > 1) {
+        tool_error("Copying bitmaps only possible with single source");
         return false;
     }
     if (conv->snapshot != NULL && eng->n_sources > 1) {
@@ -265,6 +274,13 @@ static bool open_sources(Convert *conv, int64_t *total)
         }
     }
     return true;
+}
+
+static bool check_bitmaps(const Convert *conv)
+{
+    const ConvertSource *src = &conv->engine.sources[0];
+
+    return !conv->bitmaps || img_check_bitmaps(src->blk, src->name, conv->skip_broken_bitmaps);
 }
 
 static void close_all(Convert *conv)
@@ -292,16 +308,64 @@ static bool refuse_source_as_target(const Convert *conv, const char *source)
 /* Whether the target's format can do what was asked for. */
 static bool check_abilities(const Convert *conv, BlockDriver *drv)
 {
-    if (conv->compressed) {
+    if (conv->engine.compressed && drv->bdrv_encode == NULL) {
         tool_error("Compression not supported for this file format");
-    } else if (conv->bitmaps) {
+    } else if (conv->bitmaps && drv->bdrv_can_store_bitmap == NULL) {
         tool_error("Format driver '%s' does not support bitmaps", drv->format_name);
-    } else if ((conv->backing != NULL || conv->backing_format != NULL) && !drv->supports_backing) {
+    } else if (!conv->skip_create && !drv->supports_backing &&
+               (conv->backing != NULL || conv->backing_format != NULL)) {
         tool_error("Backing file not supported for file format '%s'", drv->format_name);
     } else {
         return true;
     }
     return false;
+}
+
+/* -B and -F are options, too; they win over -o. */
+static bool add_backing(Convert *conv, JsonObject *options)
+{
+    if (conv->backing != NULL) {
+        json_object_set_string_member(options, "backing_file", conv->backing);
+    }
+    if (conv->backing_format != NULL) {
+        json_object_set_string_member(options, "backing_fmt", conv->backing_format);
+    }
+    conv->engine.target_has_backing = json_object_has_member(options, "backing_file");
+    if (!conv->engine.target_has_backing) {
+        return true;
+    }
+    if (conv->engine.n_sources > 1) {
+        tool_error("Having a backing file for the target makes no sense when concatenating "
+                   "multiple input images");
+        return false;
+    }
+    if (!json_object_has_member(options, "backing_fmt")) {
+        tool_error("Use of backing file requires explicit backing format");
+        return false;
+    }
+    return true;
+}
+
+/* What cannot be had together with compression. */
+static bool check_compression(const Convert *conv, JsonObject *options)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+    g_autofree char *prealloc = NULL;
+
+    if (!conv->engine.compressed) {
+        return true;
+    }
+    if (json_object_has_member(options, "encryption") ||
+        json_object_has_member(options, "encrypt")) {
+        tool_error("Compression and encryption not supported at the same time");
+        return false;
+    }
+    block_options_take_string(copy, "preallocation", &prealloc, NULL);
+    if (prealloc != NULL && strcmp(prealloc, "off") != 0) {
+        tool_error("Compression and preallocation not supported at the same time");
+        return false;
+    }
+    return true;
 }
 
 static bool create_target(Convert *conv, BlockDriver *drv, int64_t size)
@@ -318,6 +382,7 @@ static bool create_target(Convert *conv, BlockDriver *drv, int64_t size)
     }
     options = img_create_options("", conv->options, drv, file_drv);
     if (options == NULL || !check_abilities(conv, drv) ||
+        !add_backing(conv, options) || !check_compression(conv, options) ||
         refuse_source_as_target(conv, img_file_set_find(conv->files, name))) {
         return false;
     }
@@ -327,6 +392,16 @@ static bool create_target(Convert *conv, BlockDriver *drv, int64_t size)
         return false;
     }
     return true;
+}
+
+static void find_backing_length(ConvertEngine *eng)
+{
+    BlockDriverState *backing;
+
+    bdrv_graph_rdlock_main_loop();
+    backing = bdrv_backing_chain_next(blk_bs(eng->target));
+    bdrv_graph_rdunlock_main_loop();
+    eng->backing_length = backing != NULL ? bdrv_getlength(backing) : -1;
 }
 
 static bool open_target(Convert *conv, const char *format, int64_t size)
@@ -361,6 +436,7 @@ static bool open_target(Convert *conv, const char *format, int64_t size)
         tool_error("output file is smaller than input file");
         return false;
     }
+    find_backing_length(eng);
     return true;
 }
 
@@ -368,8 +444,12 @@ static bool open_target(Convert *conv, const char *format, int64_t size)
 static bool prepare_target(Convert *conv, int64_t size)
 {
     const char *format = conv->target_format;
+    ConvertEngine *eng = &conv->engine;
     BlockDriver *drv;
 
+    if (conv->skip_create) {
+        eng->target_has_backing = conv->backing != NULL;
+    }
     if (format == NULL && !conv->target_image_opts) {
         format = "raw";
     }
@@ -378,17 +458,19 @@ static bool prepare_target(Convert *conv, int64_t size)
         if (drv == NULL && conv->skip_create) {
             tool_error("Unknown file format '%s'", format);
         }
-        if (drv == NULL || (conv->skip_create && !check_abilities(conv, drv)) ||
-            (!conv->skip_create && !create_target(conv, drv, size))) {
+        if (drv == NULL || (!conv->skip_create && !create_target(conv, drv, size))) {
             return false;
         }
     }
     if (!open_target(conv, format, size)) {
         return false;
     }
+    if (conv->skip_create) {
+        return check_abilities(conv,
+                               bdrv_find_format(bdrv_get_format_name(blk_bs(eng->target))));
+    }
     /* Creating has cut it down to nothing: what is there is a hole. */
-    conv->engine.target_is_zero |=
-        !conv->skip_create && img_is_on_regular_file(conv->engine.target);
+    eng->target_is_zero = !eng->target_has_backing && img_is_on_regular_file(eng->target);
     return true;
 }
 
@@ -401,7 +483,7 @@ static int convert(Convert *conv)
     int64_t total;
     int ret;
 
-    if (!open_sources(conv, &total) || !prepare_target(conv, total)) {
+    if (!open_sources(conv, &total) || !check_bitmaps(conv) || !prepare_target(conv, total)) {
         return 1;
     }
     eng->quiet = conv->args->quiet;
@@ -412,6 +494,10 @@ static int convert(Convert *conv)
         progress_complete();
     }
     progress_end();
+    if (ret == 0 && conv->bitmaps &&
+        !img_copy_bitmaps(eng->sources[0].blk, eng->target, eng->target_name)) {
+        ret = -EINVAL;
+    }
     return ret == 0 ? 0 : 1;
 }
 

@@ -1,8 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Image information as JSON; the members' order is QEMU's, scripts compare it. */
+/*
+ * Image information as JSON; the members' order is QEMU's, scripts compare it.
+ *
+ * Who reads it finds it complete or absent. Bitmaps are read while they are
+ * printed, since 65,535 of them are too much to be held: their text goes to a
+ * temporary file first.
+ */
 #include "tools/img/info-json.h"
 
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <unistd.h>
+#include "blockgraph/error.h"
 #include "tools/img/info-bitmaps.h"
+#include "tools/json-print.h"
 
 #define NSEC_PER_SEC 1000000000ULL
 
@@ -154,7 +165,93 @@ static bool print_image(JsonPrinter *p, const char *name, const BdrvImageInfo *i
     return true;
 }
 
-bool img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info, GError **errp)
+/* ---- Complete or absent ---------------------------------------------------------- */
+
+static bool print_document(FILE *file, const GPtrArray *images, bool as_array, GError **errp)
 {
-    return print_image(p, NULL, info, errp);
+    JsonPrinter p;
+    bool ok = true;
+
+    json_printer_init(&p, file);
+    if (as_array) {
+        json_printer_begin(&p, NULL, '[');
+    }
+    for (guint i = 0; i < images->len && ok; i++) {
+        ok = print_image(&p, NULL, g_ptr_array_index(images, i), errp);
+    }
+    if (as_array) {
+        json_printer_end(&p, ']');
+    }
+    json_printer_finish(&p);
+    return ok;
+}
+
+/* Whether printing reads from the image. */
+static bool has_bitmaps(const BdrvImageInfo *info)
+{
+    bool found = img_has_bitmap_list(info);
+
+    for (size_t i = 0; i < info->child_count && !found; i++) {
+        found = has_bitmaps(info->children[i].info);
+    }
+    return found;
+}
+
+/* A file without a name, or NULL with @errp. */
+static FILE *open_spool(GError **errp)
+{
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("blockgraph-XXXXXX", &path, errp);
+    FILE *file;
+
+    if (fd < 0) {
+        return NULL;
+    }
+    g_unlink(path);
+    file = fdopen(fd, "w+");
+    if (file == NULL) {
+        block_error_set_errno(errp, errno, "Could not open a temporary file");
+        close(fd);
+    }
+    return file;
+}
+
+/* Append all of @spool to @out, whose errors are for who closes it to see. */
+static bool copy_spool(FILE *spool, FILE *out, GError **errp)
+{
+    char buf[16384];
+    size_t bytes;
+
+    if (fflush(spool) != 0 || ferror(spool) || fseek(spool, 0, SEEK_SET) != 0) {
+        block_error_set_errno(errp, errno, "Could not write to a temporary file");
+        return false;
+    }
+    while ((bytes = fread(buf, 1, sizeof(buf), spool)) > 0) {
+        fwrite(buf, 1, bytes, out);
+    }
+    if (ferror(spool)) {
+        block_error_set_errno(errp, errno, "Could not read a temporary file");
+        return false;
+    }
+    return true;
+}
+
+bool img_print_info_json(FILE *out, const GPtrArray *images, bool as_array, GError **errp)
+{
+    FILE *spool;
+    bool reads = false, ok;
+
+    for (guint i = 0; i < images->len; i++) {
+        reads |= has_bitmaps(g_ptr_array_index(images, i));
+    }
+    if (!reads) {
+        return print_document(out, images, as_array, errp);
+    }
+    spool = open_spool(errp);
+    if (spool == NULL) {
+        return false;
+    }
+    ok = print_document(spool, images, as_array, errp) && copy_spool(spool, out, errp);
+    fclose(spool);
+    return ok;
 }

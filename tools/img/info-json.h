@@ -3,10 +3,14 @@
 #ifndef TOOLS_IMG_INFO_JSON_H
 #define TOOLS_IMG_INFO_JSON_H
 
+#include <stdio.h>
 #include "blockgraph/image-info.h"
-#include "tools/json-print.h"
 
-/* The same as QEMU's QAPI type BlockGraphInfo; it is not complete if false. */
-bool img_print_info_json(JsonPrinter *p, const BdrvImageInfo *info, GError **errp);
+/*
+ * Write the first of @images, BdrvImageInfo, to @out; or with @as_array all of
+ * them as an array: each the same as QEMU's QAPI type BlockGraphInfo. On false
+ * with @errp nothing was written, unless a temporary file could not be read back.
+ */
+bool img_print_info_json(FILE *out, const GPtrArray *images, bool as_array, GError **errp);
 
 #endif

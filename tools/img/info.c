@@ -124,26 +124,6 @@ static bool print_human(const GPtrArray *images, GError **errp)
     return true;
 }
 
-/* One object, or with @as_array all of them. */
-static bool print_json(const GPtrArray *images, bool as_array, GError **errp)
-{
-    JsonPrinter p;
-    bool ok = true;
-
-    json_printer_init(&p, stdout);
-    if (as_array) {
-        json_printer_begin(&p, NULL, '[');
-    }
-    for (guint i = 0; i < images->len && ok; i++) {
-        ok = img_print_info_json(&p, g_ptr_array_index(images, i), errp);
-    }
-    if (as_array) {
-        json_printer_end(&p, ']');
-    }
-    json_printer_finish(&p);
-    return ok;
-}
-
 static int info_run(ImgArgs *args)
 {
     g_autoptr(GPtrArray) images =
@@ -166,7 +146,8 @@ static int info_run(ImgArgs *args)
     if (!img_check_format_options(args) || !collect(args, &chain, backing_chain)) {
         return 1;
     }
-    ok = args->json ? print_json(images, backing_chain, &err) : print_human(images, &err);
+    ok = args->json ? img_print_info_json(stdout, images, backing_chain, &err)
+                    : print_human(images, &err);
     if (!ok) {
         tool_error_report(err);
     }

@@ -7,6 +7,7 @@
 #include "tools/tool.h"
 
 static const ImgCommand *const commands[] = {
+    &img_amend_command,
     &img_bitmap_command,
     &img_check_command,
     &img_compare_command,
@@ -17,6 +18,7 @@ static const ImgCommand *const commands[] = {
     &img_info_command,
     &img_map_command,
     &img_measure_command,
+    &img_resize_command,
     &img_snapshot_command,
     NULL,
 };

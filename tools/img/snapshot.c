@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* snapshot: list internal snapshots. */
+/* snapshot: list, create, apply and delete internal snapshots. */
 #include "tools/img/commands.h"
+
+#include <errno.h>
 #include "tools/img/common.h"
 #include "tools/img/info-human.h"
 #include "tools/tool.h"
@@ -9,9 +11,9 @@ static const ImgOption snapshot_options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
     { "list", 'l', NULL, "list the snapshots (the default)" },
-    { "create", 'c', "SNAPSHOT", "create a snapshot (not supported yet)" },
-    { "apply", 'a', "SNAPSHOT", "make the image what the snapshot is (not supported yet)" },
-    { "delete", 'd', "SNAPSHOT", "delete a snapshot (not supported yet)" },
+    { "create", 'c', "SNAPSHOT", "create a snapshot of that name" },
+    { "apply", 'a', "SNAPSHOT", "make the image what the snapshot is" },
+    { "delete", 'd', "SNAPSHOT", "delete a snapshot" },
     IMG_OPTION_FORCE_SHARE,
     IMG_OPTION_QUIET,
     { NULL },
@@ -28,16 +30,79 @@ static int list_snapshots(const ImgArgs *args)
     return 0;
 }
 
+static int report(const char *what, const char *name, const GError *err)
+{
+    tool_error("Could not %s snapshot '%s': %s", what, name, err->message);
+    return 1;
+}
+
+static int create_snapshot(BlockDriverState *bs, const char *name)
+{
+    int64_t now = g_get_real_time();
+    BdrvSnapshotInfo info = {
+        .name = name,
+        .date_sec = now / G_USEC_PER_SEC,
+        .date_nsec = now % G_USEC_PER_SEC * 1000,
+    };
+    g_autoptr(GError) err = NULL;
+
+    return bdrv_snapshot_create(bs, &info, &err) ? 0 : report("create", name, err);
+}
+
+static int apply_snapshot(BlockDriverState *bs, const char *name)
+{
+    g_autoptr(GError) err = NULL;
+    size_t index = SIZE_MAX; /* none, which is refused like all that cannot be */
+
+    if (!bdrv_snapshot_find(bs, name, NULL, &index)) {
+        bdrv_snapshot_find(bs, NULL, name, &index);
+    }
+    if (bdrv_snapshot_goto(bs, index, &err)) {
+        return 0;
+    }
+    if (err->code == ENOENT) {
+        tool_error("Could not apply snapshot '%s': Failed to load snapshot: %s", name,
+                   g_strerror(ENOENT));
+        return 1;
+    }
+    return report("apply", name, err);
+}
+
+static int delete_snapshot(BlockDriverState *bs, const char *name)
+{
+    g_autoptr(GError) err = NULL;
+    size_t index;
+
+    if (!bdrv_snapshot_find(bs, NULL, name, &index)) {
+        tool_error("Could not delete snapshot '%s': snapshot not found", name);
+        return 1;
+    }
+    return bdrv_snapshot_delete(bs, index, &err) ? 0 : report("delete", name, err);
+}
+
+static int change_snapshots(const ImgArgs *args, int operation, const char *name)
+{
+    g_autoptr(BlockBackend) blk = img_open_operand(args, BDRV_O_RDWR | BDRV_O_UNMAP);
+
+    if (blk == NULL) {
+        return 1;
+    }
+    return operation == 'c'   ? create_snapshot(blk_bs(blk), name)
+           : operation == 'a' ? apply_snapshot(blk_bs(blk), name)
+                              : delete_snapshot(blk_bs(blk), name);
+}
+
 static int snapshot_run(ImgArgs *args)
 {
-    int operation = 0;
-    int c;
+    const char *name = NULL;
+    int operation = 'l', count = 0, c;
 
     while ((c = img_args_next(args)) > 0) {
-        if (operation != 0) {
+        if (count++ > 0) {
             return img_usage_error(args, "Cannot mix '-l', '-a', '-c', '-d'");
         }
         operation = c;
+        name = optarg;
     }
     if (c == IMG_ARGS_LEAVE) {
         return args->status;
@@ -48,12 +113,7 @@ static int snapshot_run(ImgArgs *args)
     if (!img_check_format_options(args)) {
         return 1;
     }
-    if (operation != 0 && operation != 'l') {
-        tool_error("'%s': changing snapshots (-%c) is not supported yet", img_operand(args, 0),
-                   operation);
-        return 1;
-    }
-    return list_snapshots(args);
+    return operation == 'l' ? list_snapshots(args) : change_snapshots(args, operation, name);
 }
 
 const ImgCommand img_snapshot_command = {

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: giving up what lies beyond the end of the disk: its entries, its tables,
+ * its clusters.
+ *
+ * Whoever calls has claimed the whole node, and nobody is given a mapping beyond
+ * the end any more: what is unlinked on the disk is free at once.
+ */
+#include <errno.h>
+#include "drivers/qcow2/qcow2-alloc.h"
+
+/* What was unlinked, as far as it is known. */
+typedef struct Drop {
+    Qcow2Writer *w;
+    uint64_t end;   /* of the disk, rounded up to a cluster */
+    GArray *places; /* of BdrvPlace */
+    bool changed;
+} Drop;
+
+static void add_place(Drop *d, uint64_t offset, uint64_t bytes, Qcow2Discard reason)
+{
+    BdrvPlace place = { .offset = offset, .bytes = bytes, .cookie = reason };
+
+    if (d->places->len > 0 && qcow2_offset_into_cluster(&d->w->s->geo, offset | bytes) == 0) {
+        BdrvPlace *last = &g_array_index(d->places, BdrvPlace, d->places->len - 1);
+
+        if ((uint64_t)last->offset + last->bytes == offset && last->cookie == place.cookie &&
+            qcow2_offset_into_cluster(&d->w->s->geo, last->bytes) == 0) {
+            last->bytes += bytes;
+            return;
+        }
+    }
+    g_array_append_val(d->places, place);
+}
+
+/* The place that @entry of an L2 table has will be nobody's. */
+static int coroutine_fn GRAPH_RDLOCK add_entry(Drop *d, uint64_t entry)
+{
+    const Qcow2Geometry *geo = &d->w->s->geo;
+    uint64_t offset = entry & QCOW2_OFFSET_MASK, bytes = qcow2_cluster_size(geo);
+
+    if (geo->external_data) {
+        return 0;
+    }
+    if (entry & QCOW2_COMPRESSED) {
+        qcow2_compressed_place(geo, entry, &offset, &bytes);
+    } else if (qcow2_offset_into_cluster(geo, offset)) {
+        return qcow2_signal_corruption(d->w, "Cannot free unaligned cluster %#" G_GINT64_MODIFIER
+                                       "x", offset);
+    }
+    if (offset != 0) {
+        add_place(d, offset, bytes, QCOW2_DISCARD_REQUEST);
+    }
+    return 0;
+}
+
+static bool is_empty(const Qcow2Geometry *geo, const uint64_t *words)
+{
+    return words[0] == 0 && (geo->subclusters == 1 || words[1] == 0);
+}
+
+/* Guest bytes that a slice is about. */
+static uint64_t slice_span(const Qcow2State *s)
+{
+    return (s->options.l2_slice_bytes >> s->geo.l2_entry_bits) << s->geo.cluster_bits;
+}
+
+/* The entries from @guest on to the end of its slice, in a table that partly stays. */
+static int coroutine_fn GRAPH_RDLOCK clear_entries(Drop *d, uint64_t guest)
+    TSA_REQUIRES(d->w->lock)
+{
+    const Qcow2Geometry *geo = &d->w->s->geo;
+    Qcow2L2Ref ref;
+    bool changed = false;
+    int ret = qcow2_l2_for_write(d->w, guest, &ref);
+
+    if (ret < 0) {
+        return ret;
+    }
+    for (size_t i = 0; i < ref.entries_left && ret == 0; i++) {
+        uint64_t *words = ref.words + (i << (geo->l2_entry_bits - 3));
+
+        if (is_empty(geo, words)) {
+            continue;
+        }
+        ret = add_entry(d, words[0]);
+        if (ret == 0) {
+            qcow2_store_word(&words[0], 0);
+            if (geo->subclusters > 1) {
+                qcow2_store_word(&words[1], 0);
+            }
+            changed = true;
+        }
+    }
+    qcow2_l2_done(d->w, &ref, changed);
+    d->changed |= changed;
+    return ret;
+}
+
+/* Whether the slice that has @guest says anything from there on. */
+static int coroutine_fn GRAPH_RDLOCK any_entry(Drop *d, uint64_t table, uint64_t guest, bool *any)
+{
+    const Qcow2Geometry *geo = &d->w->s->geo;
+    Qcow2Slice *slice;
+    Qcow2Entries entries;
+    int ret = qcow2_entries_get(d->w->s, table, guest, &slice, &entries);
+
+    *any = false;
+    if (ret < 0) {
+        return ret;
+    }
+    for (size_t i = (guest - entries.guest_first) >> geo->cluster_bits; i < entries.count; i++) {
+        *any |= !is_empty(geo, entries.words + (i << (geo->l2_entry_bits - 3)));
+    }
+    qcow2_slice_unref(slice);
+    return 0;
+}
+
+/* The table at @table, of which the end of the disk is a part: from d->end up to @table_end. */
+static int coroutine_fn GRAPH_RDLOCK drop_from_table(Drop *d, uint64_t table, uint64_t table_end)
+    TSA_REQUIRES(d->w->lock)
+{
+    uint64_t span = slice_span(d->w->s), guest = d->end;
+    int ret = 0;
+
+    while (guest < table_end && ret >= 0) {
+        bool any;
+
+        ret = any_entry(d, table, guest, &any);
+        if (ret >= 0 && any) {
+            ret = clear_entries(d, guest);
+            table = d->w->s->l1->entries[(table_end - 1) >> (d->w->s->geo.cluster_bits +
+                                                            d->w->s->geo.l2_bits)] &
+                    QCOW2_OFFSET_MASK;
+        }
+        guest = (guest & ~(span - 1)) + span;
+    }
+    return ret;
+}
+
+/* All of the table at @table, for the guest's @guest on, and itself. */
+static int coroutine_fn GRAPH_RDLOCK drop_table(Drop *d, uint64_t table, uint64_t guest)
+    TSA_REQUIRES(d->w->lock)
+{
+    const Qcow2State *s = d->w->s;
+    uint64_t end = guest + (1ULL << (s->geo.cluster_bits + s->geo.l2_bits));
+    guint before = d->places->len;
+    int ret = 0;
+
+    for (uint64_t at = guest; at < end && ret >= 0; at += slice_span(s)) {
+        Qcow2Slice *slice;
+        Qcow2Entries entries;
+
+        ret = qcow2_entries_get(d->w->s, table, at, &slice, &entries);
+        if (ret < 0) {
+            break;
+        }
+        for (size_t i = 0; i < entries.count && ret >= 0; i++) {
+            ret = add_entry(d, entries.words[i << (s->geo.l2_entry_bits - 3)]);
+        }
+        qcow2_slice_unref(slice);
+    }
+    if (ret < 0) {
+        g_array_set_size(d->places, before); /* the table stays, and all in it */
+        return ret;
+    }
+    add_place(d, table, qcow2_cluster_size(&s->geo), QCOW2_DISCARD_OTHER);
+    return 0;
+}
+
+/* In memory. What was dropped before an error is dropped. */
+static int coroutine_fn GRAPH_RDLOCK drop_locked(Drop *d)
+    TSA_REQUIRES(d->w->lock)
+{
+    Qcow2State *s = d->w->s;
+    unsigned bits = s->geo.cluster_bits + s->geo.l2_bits;
+    int ret = 0;
+
+    for (uint64_t i = d->end >> bits; i < s->l1->count && ret >= 0; i++) {
+        uint64_t entry = s->l1->entries[i], table;
+
+        if (!qcow2_l1_entry_valid(&s->geo, entry, &table)) {
+            return qcow2_signal_corruption(d->w, "L2 table offset %#" G_GINT64_MODIFIER
+                                           "x unaligned (L1 index: %#" G_GINT64_MODIFIER "x)",
+                                           table, i);
+        }
+        if (table == 0) {
+            continue;
+        }
+        if (i << bits < d->end) {
+            ret = drop_from_table(d, table, (i + 1) << bits);
+            continue;
+        }
+        bdrv_co_debug_event(s->file, BDRV_DEBUG_L1_SHRINK_FREE_L2_CLUSTERS);
+        ret = drop_table(d, table, i << bits);
+        if (ret >= 0) {
+            __atomic_store_n(&s->l1->entries[i], 0, __ATOMIC_RELEASE);
+            qcow2_l1_dirty(d->w, i);
+            d->changed = true;
+        }
+    }
+    return ret;
+}
+
+/* Bring it to the disk; then nothing there leads to the places. */
+static int coroutine_fn GRAPH_RDLOCK settle(const Drop *d)
+{
+    int ret;
+
+    if (!d->changed) {
+        return 0;
+    }
+    bdrv_co_debug_event(d->w->s->file, BDRV_DEBUG_L1_SHRINK_WRITE_TABLE);
+    ret = qcow2_write_back(d->w, false);
+    return ret < 0 ? ret : bdrv_co_flush(bdrv_child_bs(d->w->s->file));
+}
+
+/* Whether no snapshot has a part in @place, that is, whether it is free after this. */
+static int coroutine_fn GRAPH_RDLOCK is_last_user(Qcow2Writer *w, const BdrvPlace *place,
+                                                  bool *last) TSA_REQUIRES(w->lock)
+{
+    uint64_t first = (uint64_t)place->offset >> w->s->geo.cluster_bits;
+    int ret = 0;
+
+    *last = true;
+    for (uint64_t i = 0; i < qcow2_clusters(&w->s->geo, place->bytes) && *last && ret >= 0; i++) {
+        uint64_t refcount;
+
+        ret = qcow2_refcount_get(w, first + i, &refcount);
+        *last = refcount == 1;
+    }
+    return ret;
+}
+
+/* Many clusters at once. What fails is a leak. */
+static void coroutine_fn GRAPH_RDLOCK release(Qcow2Writer *w, const BdrvPlace *place)
+{
+    const Qcow2State *s = w->s;
+    bool whole = qcow2_offset_into_cluster(&s->geo, place->offset | place->bytes) == 0;
+    int ret = -EAGAIN;
+
+    if (whole && !s->options.pass_discard[place->cookie]) {
+        bool last;
+
+        co_mutex_lock(&w->lock);
+        ret = is_last_user(w, place, &last);
+        if (ret >= 0 && last) {
+            ret = qcow2_overlap_check(w, place->offset, place->bytes, 0);
+            ret = ret < 0 ? ret : qcow2_refcount_add(w, place->offset, place->bytes, -1);
+        } else if (ret >= 0) {
+            ret = -EAGAIN;
+        }
+        co_mutex_unlock(&w->lock);
+    }
+    if (ret == -EAGAIN) {
+        qcow2_co_release(w->bs, place); /* one by one */
+    }
+}
+
+int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end)
+{
+    Qcow2Writer *w = s->writer;
+    uint64_t size = qcow2_cluster_size(&s->geo);
+    Drop d = { .w = w, .end = (end + size - 1) & ~(size - 1),
+               .places = g_array_new(false, false, sizeof(BdrvPlace)) };
+    int ret, settled;
+
+    bdrv_graph_assert_readable();
+    bdrv_map_invalidate(w->bs, d.end, INT64_MAX - d.end);
+    co_mutex_lock(&d.w->lock);
+    ret = drop_locked(&d);
+    co_mutex_unlock(&d.w->lock);
+    bdrv_map_invalidate(w->bs, d.end, INT64_MAX - d.end);
+    settled = settle(&d);
+    for (guint i = 0; i < d.places->len; i++) {
+        const BdrvPlace *place = &g_array_index(d.places, BdrvPlace, i);
+
+        if (settled >= 0) {
+            release(w, place);
+        } else {
+            bdrv_retire(w->bs, place); /* until a flush succeeds */
+        }
+    }
+    g_array_unref(d.places);
+    return ret < 0 ? ret : MIN(settled, 0);
+}
