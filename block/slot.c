@@ -8,7 +8,8 @@
  *     again. If that differs, the slot was emptied meanwhile, and whoever occupies
  *     it now did so after the changer's fence.
  *  b. The turn is counted up before any other word of the slot changes, and those
- *     are stored with release: who reads a new word also reads the new turn.
+ *     are stored with release: who reads a new word also reads the new turn. So is
+ *     the turn: who reads a new one also sees what the request before it has done.
  *  c. A waiter counts itself, and then looks at the slots; who leaves one empties
  *     it, and then looks at the count, each with a full fence in between.
  */
@@ -108,7 +109,7 @@ bool slot_enter(Slot *slot, const PassThrough *pass, int64_t offset, int64_t byt
 {
     SlotTable *table = slot->table;
 
-    __atomic_store_n(&slot->turn, slot->turn + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->turn, slot->turn + 1, __ATOMIC_RELEASE);
     __atomic_store_n(&slot->pass, pass, __ATOMIC_RELEASE);
     __atomic_store_n(&slot->offset, offset, __ATOMIC_RELEASE);
     __atomic_store_n(&slot->end, offset + bytes, __ATOMIC_RELEASE);
@@ -167,7 +168,7 @@ static bool slot_matches(const Slot *slot, const PassThrough *pass, int64_t offs
     matches = __atomic_load_n(&slot->pass, __ATOMIC_ACQUIRE) == pass &&
               __atomic_load_n(&slot->offset, __ATOMIC_ACQUIRE) < end &&
               __atomic_load_n(&slot->end, __ATOMIC_ACQUIRE) > offset;
-    return matches && __atomic_load_n(&slot->turn, __ATOMIC_RELAXED) == *turn;
+    return matches && __atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) == *turn;
 }
 
 /*

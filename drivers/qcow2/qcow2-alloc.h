@@ -65,7 +65,8 @@ typedef struct Qcow2Writer {
     uint32_t inactive_l2_snapshots;
     uint64_t turn;  /* of cleaning; see qcow2-clean.c */
     bool copied_missing; /* see qcow2-snapshot.h */
-    bool l1_uncertain; /* the header may point to an old or a new L1 table */
+    /* The header may have an old or a new size and L1 table: it has to be written. */
+    bool l1_uncertain;
     GSList *old_l1;     /* of Qcow2L1: block status may be looking at them */
     bool announced; /* atomic: what a writer has to note in the header is there */
     bool corrupt;  /* atomic: no more changes */

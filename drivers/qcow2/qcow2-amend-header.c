@@ -73,8 +73,13 @@ static bool place_name(Switch *w)
     } else if (w->end + bytes <= BDRV_SECTOR_SIZE) {
         w->name = w->end;
     } else {
-        used = MAX(used, old + h->backing_file_size);
-        w->name = (MAX(MAX(used, w->end), BDRV_SECTOR_SIZE) + 7) & ~7ULL;
+        /* Before the old one, or behind it: names do not move on and on. */
+        used = MAX(used, w->end);
+        w->name = (MAX(used, BDRV_SECTOR_SIZE) + 7) & ~7ULL;
+        if (overlaps(w->name, w->name + bytes, old, old + h->backing_file_size)) {
+            used = MAX(used, old + h->backing_file_size);
+            w->name = (MAX(used, BDRV_SECTOR_SIZE) + 7) & ~7ULL;
+        }
     }
     return w->name + bytes <= w->size;
 }
@@ -139,6 +144,20 @@ static int coroutine_fn GRAPH_RDLOCK build(Switch *w, const Qcow2Extensions *ext
     return ret;
 }
 
+/*
+ * What failed may be there all the same: as it was, if that can be had. Else nobody
+ * knows what kind of image it is, and no more is written to it.
+ */
+static void coroutine_fn GRAPH_RDLOCK put_back(const Switch *w)
+{
+    uint64_t bytes = w->end > BDRV_SECTOR_SIZE ? w->size : BDRV_SECTOR_SIZE;
+
+    if (bdrv_co_pwrite(w->s->file, 0, bytes, w->old, 0) < 0 ||
+        bdrv_co_flush(bdrv_child_bs(w->s->file)) < 0) {
+        __atomic_store_n(&w->s->writer->corrupt, true, __ATOMIC_RELAXED);
+    }
+}
+
 int coroutine_fn qcow2_header_switch(Qcow2State *s, const Qcow2Header *header,
                                      const Qcow2Extensions *ext, const char *backing,
                                      GError **errp)
@@ -164,8 +183,7 @@ int coroutine_fn qcow2_header_switch(Qcow2State *s, const Qcow2Header *header,
     ret = write_all(&w);
     if (ret < 0) {
         block_error_set_errno(errp, ret, "'%s': could not write the header", s->name);
-        /* It may be there all the same: as it was, if that can be had. */
-        bdrv_co_pwrite(s->file, 0, BDRV_SECTOR_SIZE, w.old, 0);
+        put_back(&w);
         return ret;
     }
     s->header = w.header;

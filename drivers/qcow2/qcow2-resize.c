@@ -25,8 +25,12 @@ static int coroutine_fn GRAPH_RDLOCK write_size(Qcow2Writer *w, uint64_t size)
     int ret = qcow2_header_write_field(w, SIZE_IN_HEADER, &word, sizeof(word));
 
     if (ret < 0) {
-        /* It may be there all the same: as it was, if that can be had. */
-        qcow2_header_write_field(w, SIZE_IN_HEADER, &old, sizeof(old));
+        /* It may be there all the same: as it was, now or before anything else is written. */
+        bool uncertain = qcow2_header_write_field(w, SIZE_IN_HEADER, &old, sizeof(old)) < 0;
+
+        co_mutex_lock(&w->lock);
+        w->l1_uncertain |= uncertain;
+        co_mutex_unlock(&w->lock);
         return ret;
     }
     w->s->header.size = size;

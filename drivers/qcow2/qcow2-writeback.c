@@ -41,9 +41,11 @@ static int by_offset(const void *a, const void *b)
 
 static bool lazy(const Qcow2State *s)
 {
-    return s->options.lazy_refcounts < 0
-               ? s->header.compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS
-               : s->options.lazy_refcounts;
+    /* Without a dirty bit, version 2, nobody would know. */
+    return s->header.version >= 3 &&
+           (s->options.lazy_refcounts < 0
+                ? s->header.compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS
+                : s->options.lazy_refcounts);
 }
 
 static void coroutine_fn copy_l1(Qcow2Writer *w, WriteBack *wb) TSA_REQUIRES(w->lock)

@@ -112,6 +112,7 @@ static int coroutine_fn GRAPH_RDLOCK load(Qcow2Writer *w)
     int ret;
 
     g_clear_pointer(&w->reftable, g_free);
+    w->reftable_entries = w->blocks_end = 0;
     ret = qcow2_reftable_load(w->s, &w->reftable, &w->reftable_entries);
     if (ret < 0) {
         return ret;
@@ -120,7 +121,6 @@ static int coroutine_fn GRAPH_RDLOCK load(Qcow2Writer *w)
     w->reftable = g_renew(uint64_t, w->reftable, entries);
     memset(w->reftable + w->reftable_entries, 0, (entries - w->reftable_entries) * 8);
     w->reftable_entries = entries;
-    w->blocks_end = 0;
     for (uint64_t i = 0; i < entries; i++) {
         w->blocks_end = w->reftable[i] ? i + 1 : w->blocks_end;
     }
@@ -191,8 +191,10 @@ int coroutine_fn qcow2_writer_forget(Qcow2State *s)
     }
     if (ret == 0) {
         widen_l1(s);
-        w->corrupt = s->header.incompatible_features & QCOW2_INCOMPAT_CORRUPT;
     }
+    /* Without its tables it must not write: what is in the file is whole, and stays. */
+    __atomic_store_n(&w->corrupt, ret < 0 || (s->header.incompatible_features &
+                                              QCOW2_INCOMPAT_CORRUPT), __ATOMIC_RELAXED);
     co_mutex_unlock(&w->lock);
     return ret;
 }

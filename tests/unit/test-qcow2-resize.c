@@ -441,11 +441,19 @@ static void coroutine_fn shrink_entry(void *opaque)
     aio_wait_kick();
 }
 
+static BlockDriverState *file_of(BlockBackend *blk)
+{
+    BlockDriverState *file;
+
+    bdrv_graph_rdlock_main_loop();
+    file = bdrv_child_bs(bdrv_get_child(blk_bs(blk), "file"));
+    bdrv_graph_rdunlock_main_loop();
+    return file;
+}
+
 static int debug(BlockBackend *blk, const char *command, const char *argument)
 {
-    BlockDriverState *file = bdrv_child_bs(bdrv_get_child(blk_bs(blk), "file"));
-
-    return bdrv_find_format("blkdebug")->bdrv_debug_command(file, command, argument);
+    return bdrv_find_format("blkdebug")->bdrv_debug_command(file_of(blk), command, argument);
 }
 
 /* A write that is held beyond the new end comes first; one that comes later gets no place there. */
@@ -465,8 +473,7 @@ static void resizing_waits_for_requests_and_they_for_it(void **state)
     io_vector_init_buf(&iov, data, 64 * KiB);
     assert_int_equal(debug(blk, "break", "write_aio held"), 0);
     blk_aio_pwritev(blk, 1 * MiB - 64 * KiB, &iov, 0, request_done, &held);
-    while (!bdrv_find_format("blkdebug")->bdrv_debug_is_suspended(
-        bdrv_child_bs(bdrv_get_child(blk_bs(blk), "file")), "held")) {
+    while (!bdrv_find_format("blkdebug")->bdrv_debug_is_suspended(file_of(blk), "held")) {
         aio_poll(aio_context_main(), true);
     }
     coroutine_enter(coroutine_create(shrink_entry, &shrink));
