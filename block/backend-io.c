@@ -328,9 +328,19 @@ int blk_flush(BlockBackend *blk)
 int blk_truncate(BlockBackend *blk, int64_t offset, bool exact, BlockPrealloc prealloc,
                  GError **errp)
 {
-    int ret = sync_request((BlkRequest){.blk = blk, .run = blk_run_truncate, .offset = offset,
-                                        .exact = exact, .prealloc = prealloc, .errp = errp});
+    BlockDriverState *bs = blk_bs(blk);
+    int ret;
 
+    if (bs) {
+        bdrv_ref(bs);
+        bdrv_drained_begin(bs);
+    }
+    ret = sync_request((BlkRequest){.blk = blk, .run = blk_run_truncate, .offset = offset,
+                                    .exact = exact, .prealloc = prealloc, .errp = errp});
+    if (bs) {
+        bdrv_drained_end(bs);
+        bdrv_unref(bs);
+    }
     if (ret < 0 && errp && !*errp) {
         block_error_set_errno(errp, ret, "Could not resize");
     }

@@ -234,6 +234,8 @@ void bdrv_graph_resume_writer(bool paused);
 extern BlockDriver *const block_builtin_drivers[];
 /* The format that the first bytes of a file look like most. */
 BlockDriver *bdrv_probe_buffer(const uint8_t *buf, size_t size, const char *filename);
+/* The driver for a path that is no "NAME:…": a device's own, or "file". NULL with @errp. */
+BlockDriver *bdrv_find_path_protocol(const char *path, GError **errp);
 bool bdrv_driver_is_protocol(const BlockDriver *drv);
 /* The name of the protocol in "NAME:…", or NULL for a path; free with g_free(). */
 char *bdrv_filename_protocol(const char *filename);

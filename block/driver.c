@@ -110,6 +110,22 @@ char *bdrv_filename_protocol(const char *filename)
     return *p == ':' ? g_strndup(filename, p - filename) : NULL;
 }
 
+BlockDriver *bdrv_find_path_protocol(const char *path, GError **errp)
+{
+    BlockDriver *file;
+
+    for (BlockDriver *drv = drivers; drv; drv = drv->next) {
+        if (drv->bdrv_probe_device && drv->bdrv_probe_device(path)) {
+            return drv;
+        }
+    }
+    file = bdrv_find_format("file");
+    if (!file) {
+        block_error_set(errp, ENOENT, "Unknown protocol 'file'");
+    }
+    return file;
+}
+
 BlockDriver *bdrv_find_protocol(const char *filename, GError **errp)
 {
     g_autofree char *protocol = bdrv_filename_protocol(filename);
@@ -124,11 +140,7 @@ BlockDriver *bdrv_find_protocol(const char *filename, GError **errp)
         block_error_set(errp, ENOENT, "Unknown protocol '%s'", protocol);
         return NULL;
     }
-    drv = bdrv_find_format("file");
-    if (!drv) {
-        block_error_set(errp, ENOENT, "Unknown protocol 'file'");
-    }
-    return drv;
+    return bdrv_find_path_protocol(filename, errp);
 }
 
 BlockDriver *bdrv_probe_buffer(const uint8_t *buf, size_t size, const char *filename)

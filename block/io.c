@@ -165,6 +165,32 @@ static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRA
     return 0;
 }
 
+/*
+ * At a node whose mappings need no claims. What lies beyond the new end is no
+ * longer found by requests that begin now, and those that have passed end first:
+ * a write that lands there later would lengthen the file again.
+ */
+static int coroutine_fn GRAPH_RDLOCK truncate_plain(BlockDriverState *bs, int64_t offset,
+                                                    bool exact, BlockPrealloc prealloc,
+                                                    GError **errp)
+{
+    int64_t old = bdrv_getlength(bs), end = BDRV_ALIGN_UP(offset, BDRV_SECTOR_SIZE);
+    bool shrinks = exact && end < old;
+    int ret;
+
+    bdrv_graph_assert_readable();
+    while (shrinks && bdrv_getlength(bs) > end) { /* a write that ends may raise it again */
+        /* Without bdrv_set_length(): dirty bitmaps lose nothing if it fails. */
+        __atomic_store_n(&bs->length, end, __ATOMIC_SEQ_CST);
+        pass_through_exclude(bs, end, INT64_MAX - end);
+    }
+    ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    if (ret < 0 && shrinks) {
+        __atomic_store_n(&bs->length, old, __ATOMIC_SEQ_CST);
+    }
+    return ret;
+}
+
 /* A format that commits moves its tables: nobody else is in the node meanwhile. */
 static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int64_t offset,
                                                        bool exact, BlockPrealloc prealloc,
@@ -174,9 +200,6 @@ static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int
     int ret;
 
     bdrv_graph_assert_readable();
-    if (!bdrv_takes_claims(bs)) {
-        return bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
-    }
     claim_begin(bs->claims, &claim, 0, INT64_MAX, true);
     pass_through_exclude(bs, 0, INT64_MAX);
     ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
@@ -208,7 +231,8 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
     if (ret < 0) {
         block_error_set_errno(errp, ret, "Could not resize '%s'", bs->filename);
     } else {
-        ret = truncate_claiming(bs, offset, exact, prealloc, errp);
+        ret = bdrv_takes_claims(bs) ? truncate_claiming(bs, offset, exact, prealloc, errp)
+                                    : truncate_plain(bs, offset, exact, prealloc, errp);
         if (ret < 0 && errp && !*errp) {
             block_error_set_errno(errp, ret, "Could not resize '%s'", bs->filename);
         }

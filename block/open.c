@@ -207,6 +207,26 @@ static bool prepare_file(OpenRequest *req, GError **errp)
     return true;
 }
 
+/* The driver for the filename, or for the path that the options have. */
+static bool find_protocol(OpenRequest *req, GError **errp)
+{
+    JsonNode *path = json_object_get_member(req->options, "filename");
+
+    if (!req->filename && !path) {
+        block_error_set(errp, EINVAL, "Must specify either driver or file");
+        return false;
+    }
+    if (req->filename) {
+        req->drv = bdrv_find_protocol(req->filename, errp);
+    } else {
+        bool is_text = JSON_NODE_HOLDS_VALUE(path) &&
+                       json_node_get_value_type(path) == G_TYPE_STRING;
+
+        req->drv = bdrv_find_path_protocol(is_text ? json_node_get_string(path) : "", errp);
+    }
+    return req->drv && filename_to_options(req, errp);
+}
+
 static bool choose_driver(OpenRequest *req, GError **errp)
 {
     if (req->driver_name) {
@@ -214,12 +234,7 @@ static bool choose_driver(OpenRequest *req, GError **errp)
             return false;
         }
     } else if (req->flags & BDRV_O_PROTOCOL) {
-        if (!req->filename && !json_object_has_member(req->options, "filename")) {
-            block_error_set(errp, EINVAL, "Must specify either driver or file");
-            return false;
-        }
-        req->drv = bdrv_find_protocol(req->filename ? req->filename : "", errp);
-        return req->drv && filename_to_options(req, errp);
+        return find_protocol(req, errp);
     }
     return prepare_file(req, errp);
 }

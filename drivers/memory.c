@@ -257,19 +257,47 @@ static int coroutine_fn memory_co_pdiscard(BlockDriverState *bs, int64_t offset,
     return 0;
 }
 
+/* Drop the pages of a chunk that begin at @opaque (bytes) or later; true if none is left. */
+static gboolean cut_chunk(void *key, void *value, void *opaque)
+{
+    Chunk *chunk = value;
+    int64_t first = (*(int64_t *)opaque - chunk->index * CHUNK_BYTES + PAGE_BYTES - 1) / PAGE_BYTES;
+
+    for (int64_t i = MAX(first, 0); i < CHUNK_PAGES; i++) {
+        chunk->present -= chunk->pages[i] != NULL;
+        g_clear_pointer(&chunk->pages[i], g_free);
+    }
+    return chunk->present == 0;
+}
+
+/* Nothing is left from @end on. */
+static void cut(MemoryState *s, int64_t end)
+{
+    GHashTableIter iter;
+    void *chunk;
+
+    g_rw_lock_writer_lock(&s->lock);
+    if (find_page(s, end)) {
+        memset(find_page(s, end) + end % PAGE_BYTES, 0, PAGE_BYTES - end % PAGE_BYTES);
+    }
+    g_hash_table_foreach_remove(s->chunks, cut_chunk, &end);
+    s->allocated = 0;
+    g_hash_table_iter_init(&iter, s->chunks);
+    while (g_hash_table_iter_next(&iter, NULL, &chunk)) {
+        s->allocated += ((Chunk *)chunk)->present;
+    }
+    g_rw_lock_writer_unlock(&s->lock);
+}
+
 static int coroutine_fn memory_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                            BlockPrealloc prealloc, GError **errp)
 {
-    int64_t length = bdrv_getlength(bs);
-
     if (prealloc != BLOCK_PREALLOC_OFF) {
         block_error_set(errp, ENOTSUP, "Unsupported preallocation mode: %s",
                         block_prealloc_words[prealloc]);
         return -ENOTSUP;
     }
-    if (offset < length) {
-        zero_range(bdrv_state(bs), offset, length - offset);
-    }
+    cut(bdrv_state(bs), offset);
     bdrv_set_length(bs, offset);
     return 0;
 }

@@ -226,7 +226,8 @@ static int coroutine_fn raw_co_map(BlockDriverState *bs, const BdrvMapRequest *r
 
     bdrv_graph_assert_readable();
     if (s->size >= 0 && end > s->size) {
-        return -EIO; /* what follows in the file is not ours */
+        /* What follows in the file is not ours. */
+        return req->op == BDRV_MAP_READ ? -EIO : -ENOSPC;
     }
     mapping->offset = 0;
     mapping->bytes = MAX(bdrv_getlength(bs), end);

@@ -3,6 +3,7 @@
 #include "tools/tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,16 +13,32 @@
 static const char *program_argv0 = "blockgraph";
 static const char *program_name = "blockgraph";
 
+/*
+ * A program may be started without standard input, output or error. The first
+ * image opened would get that number, and messages would land in it.
+ */
+static void occupy_standard_fds(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd) {
+            _exit(EXIT_FAILURE); /* there is nowhere to say why */
+        }
+    }
+}
+
 void tool_init(const char *argv0)
 {
     const char *slash;
 
+    occupy_standard_fds();
     if (argv0 != NULL && argv0[0] != '\0') {
         program_argv0 = argv0;
     }
     slash = strrchr(program_argv0, '/');
     program_name = slash != NULL ? slash + 1 : program_argv0;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file above the limit is an error of that write */
 }
 
 const char *tool_argv0(void)
@@ -106,8 +123,7 @@ bool tool_close_stdout(void)
     if (fclose(stdout) != 0 && err == 0) {
         err = errno;
     }
-    /* A program started without a standard output did not want one. */
-    if (err != 0 && err != EBADF) {
+    if (err != 0) {
         fprintf(stderr, "%s: error while writing to standard output: %s\n", program_name,
                 g_strerror(err));
         return false;

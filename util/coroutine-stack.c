@@ -94,6 +94,7 @@ static void record_free(Coroutine *co)
     pthread_mutex_unlock(&all_mutex);
 
     VALGRIND_STACK_DEREGISTER(co->valgrind_stack_id);
+    asan_forget_stack(co->asan_fake_stack, co->stack, co->stack_size);
     tsan_destroy_fiber(co->tsan_fiber);
     munmap((char *)co->stack - guard, co->stack_size + guard);
     g_free(co);

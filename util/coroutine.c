@@ -67,11 +67,10 @@ static void arrived(Coroutine *self)
     }
 }
 
-/* @last: nothing that is on @from's stack now will be used again. */
-static void switch_to(Coroutine *from, Coroutine *to, bool last)
+static void switch_to(Coroutine *from, Coroutine *to)
 {
     current_set(to->state == COROUTINE_THREAD ? NULL : to);
-    asan_start_switch(last ? NULL : &from->asan_fake_stack, to->stack, to->stack_size);
+    asan_start_switch(&from->asan_fake_stack, to->stack, to->stack_size);
     tsan_switch_to_fiber(to->tsan_fiber);
     coroutine_switch_stack(from, to);
     arrived(from);
@@ -86,9 +85,8 @@ void coroutine_run(Coroutine *co)
             fatal("coroutine %p ended while it holds %u mutexes", (void *)co, co->mutexes_held);
         }
         trace_coroutine_end(co);
-        co->asan_fake_stack = NULL;
         state_set(co, COROUTINE_ENDED);
-        switch_to(co, co->caller, true);
+        switch_to(co, co->caller);
     }
 }
 
@@ -190,7 +188,7 @@ static void enter_one(Coroutine *from, Coroutine *co, AioContext *ctx, WakeupLis
     __atomic_store_n(&co->ctx, ctx, __ATOMIC_RELEASE);
     state_set(co, COROUTINE_RUNNING);
 
-    switch_to(from, co, false);
+    switch_to(from, co);
 
     co->caller = NULL;
     wakeup_list_take(woken, co);
@@ -231,7 +229,7 @@ void coroutine_fn coroutine_yield(void)
         fatal("coroutine_yield() outside of a coroutine");
     }
     trace_coroutine_yield(self, self->caller);
-    switch_to(self, self->caller, false);
+    switch_to(self, self->caller);
 }
 
 void coroutine_set_scheduled(Coroutine *co, const char *who)

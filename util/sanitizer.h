@@ -47,6 +47,24 @@ static inline void asan_finish_switch(void *saved, const void **bottom_old, size
 #endif
 }
 
+/*
+ * The stack at @bottom, left with @saved, is never switched to again: give back what ASan
+ * keeps for it. ASan does that on the way from a stack, so it is told of a way there and back.
+ */
+static inline void asan_forget_stack(void *saved, const void *bottom, size_t size)
+{
+#ifdef BUILT_WITH_ASAN
+    const void *own_bottom;
+    size_t own_size;
+    void *own;
+
+    __sanitizer_start_switch_fiber(&own, bottom, size);
+    __sanitizer_finish_switch_fiber(saved, &own_bottom, &own_size);
+    __sanitizer_start_switch_fiber(NULL, own_bottom, own_size);
+    __sanitizer_finish_switch_fiber(own, NULL, NULL);
+#endif
+}
+
 static inline void *tsan_current_fiber(void)
 {
 #ifdef BUILT_WITH_TSAN

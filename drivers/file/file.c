@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file driver: a regular file or a block device of this machine.
+ * The drivers file and host_device: a regular file or a block device of this machine.
  *
- * Here: opening, closing, small questions, and the driver's table.
+ * Here: opening, closing, small questions, and the drivers' tables.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,14 +25,19 @@ static const BlockOption file_options[] = {
     {NULL, NULL, NULL},
 };
 
+const char *file_skip_protocol(const char *filename)
+{
+    if (g_str_has_prefix(filename, "file:")) {
+        return filename + strlen("file:");
+    }
+    return filename + (g_str_has_prefix(filename, "host_device:") ? strlen("host_device:") : 0);
+}
+
 static JsonObject *file_parse_filename(const char *filename, GError **errp)
 {
     JsonObject *options = json_object_new();
 
-    if (g_str_has_prefix(filename, "file:")) {
-        filename += strlen("file:");
-    }
-    json_object_set_string_member(options, "filename", filename);
+    json_object_set_string_member(options, "filename", file_skip_protocol(filename));
     return options;
 }
 
@@ -45,7 +50,7 @@ static char *file_make_filename(BlockDriverState *bs)
                                                           : g_strdup(s->filename);
 }
 
-static bool take_options(FileState *s, JsonObject *options, GError **errp)
+static bool take_options(BlockDriverState *bs, FileState *s, JsonObject *options, GError **errp)
 {
     static const char *const locking_words[] = {"auto", "on", "off", NULL};
     static const char *const aio_words[] = {"threads", "native", "io_uring", NULL};
@@ -59,23 +64,25 @@ static bool take_options(FileState *s, JsonObject *options, GError **errp)
         return false;
     }
     if (!s->filename || !*s->filename) {
-        block_error_set(errp, EINVAL, "The 'file' block driver requires a file name");
+        block_error_set(errp, EINVAL, "The '%s' block driver requires a file name",
+                        bdrv_get_format_name(bs));
         return false;
     }
     s->use_locks = locking != 2;
     return true;
 }
 
-/* False if it is neither regular nor a block device. */
-static bool check_type(FileState *s, const struct stat *st, GError **errp)
+/* Each of the drivers has its type. */
+static bool check_type(const FileState *s, const struct stat *st, GError **errp)
 {
-    if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
-        block_error_set(errp, EINVAL, "'file' driver requires '%s' to be a regular file",
-                        s->filename);
-        return false;
+    if (s->is_device ? S_ISBLK(st->st_mode) : S_ISREG(st->st_mode)) {
+        return true;
     }
-    s->is_device = S_ISBLK(st->st_mode);
-    return true;
+    block_error_set(errp, EINVAL,
+                    s->is_device ? "'host_device' driver requires '%s' to be a block device"
+                                 : "'file' driver requires '%s' to be a regular file",
+                    s->filename);
+    return false;
 }
 
 int file_open_fd(FileState *s, bool writable, GError **errp)
@@ -184,10 +191,11 @@ static bool file_open(BlockDriverState *bs, JsonObject *options, int flags, GErr
     struct stat st;
 
     s->fd = -1;
+    s->is_device = strcmp(bdrv_get_format_name(bs), "host_device") == 0;
     s->direct = flags & BDRV_O_NOCACHE;
     s->no_flush = flags & BDRV_O_NO_FLUSH;
     g_mutex_init(&s->run_mutex);
-    if (!take_options(s, options, errp)) {
+    if (!take_options(bs, s, options, errp)) {
         goto fail;
     }
     /* Opening may have effects of its own: only what is wanted. */
@@ -256,38 +264,51 @@ static bool file_get_identity(BlockDriverState *bs, uint64_t *dev, uint64_t *ino
     return true;
 }
 
-BlockDriver block_driver_file = {
-    .format_name = "file",
-    .protocol_name = "file",
-    .instance_size = sizeof(FileState),
-    .options = file_options,
-    .create_options = file_create_options,
-    .bdrv_parse_filename = file_parse_filename,
-    .bdrv_make_filename = file_make_filename,
-    .bdrv_open = file_open,
-    .bdrv_close = file_close,
-    .bdrv_reopen_prepare = file_reopen_prepare,
-    .bdrv_reopen_commit = file_reopen_commit,
-    .bdrv_reopen_abort = file_reopen_abort,
-    .bdrv_check_perm = file_check_perm,
-    .bdrv_set_perm = file_set_perm,
-    .bdrv_abort_perm = file_abort_perm,
-    .bdrv_refresh_limits = file_refresh_limits,
-    .bdrv_get_specific_info = file_get_specific_info,
-    .bdrv_get_identity = file_get_identity,
-    .bdrv_create = file_create,
-    .bdrv_delete = file_delete,
-    .bdrv_co_get_info = file_co_get_info,
-    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,
-    .bdrv_co_getlength = file_co_getlength,
-    .bdrv_prepare_aio = file_prepare_aio,
-    .bdrv_co_preadv = file_co_preadv,
-    .bdrv_co_pwritev = file_co_pwritev,
-    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = file_co_pdiscard,
-    .bdrv_co_flush = file_co_flush,
-    .bdrv_co_truncate = file_co_truncate,
-    .bdrv_co_block_status = file_co_block_status,
-    .supported_write_flags = BDRV_REQ_FUA,
-    .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK,
+static bool host_device_probe(const char *filename)
+{
+    struct stat st;
+
+    return stat(filename, &st) == 0 && S_ISBLK(st.st_mode);
+}
+
+/* What both do. */
+#define FILE_DRIVER(NAME)                                                                          \
+    .format_name = (NAME),                                                                         \
+    .protocol_name = (NAME),                                                                       \
+    .instance_size = sizeof(FileState),                                                            \
+    .options = file_options,                                                                       \
+    .create_options = file_create_options,                                                         \
+    .bdrv_parse_filename = file_parse_filename,                                                    \
+    .bdrv_make_filename = file_make_filename,                                                      \
+    .bdrv_open = file_open,                                                                        \
+    .bdrv_close = file_close,                                                                      \
+    .bdrv_reopen_prepare = file_reopen_prepare,                                                    \
+    .bdrv_reopen_commit = file_reopen_commit,                                                      \
+    .bdrv_reopen_abort = file_reopen_abort,                                                        \
+    .bdrv_check_perm = file_check_perm,                                                            \
+    .bdrv_set_perm = file_set_perm,                                                                \
+    .bdrv_abort_perm = file_abort_perm,                                                            \
+    .bdrv_refresh_limits = file_refresh_limits,                                                    \
+    .bdrv_get_specific_info = file_get_specific_info,                                              \
+    .bdrv_get_identity = file_get_identity,                                                        \
+    .bdrv_create = file_create,                                                                    \
+    .bdrv_delete = file_delete,                                                                    \
+    .bdrv_co_get_info = file_co_get_info,                                                          \
+    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                            \
+    .bdrv_co_getlength = file_co_getlength,                                                        \
+    .bdrv_prepare_aio = file_prepare_aio,                                                          \
+    .bdrv_co_preadv = file_co_preadv,                                                              \
+    .bdrv_co_pwritev = file_co_pwritev,                                                            \
+    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,                                                \
+    .bdrv_co_pdiscard = file_co_pdiscard,                                                          \
+    .bdrv_co_flush = file_co_flush,                                                                \
+    .bdrv_co_truncate = file_co_truncate,                                                          \
+    .bdrv_co_block_status = file_co_block_status,                                                  \
+    .supported_write_flags = BDRV_REQ_FUA,                                                         \
+    .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK
+
+BlockDriver block_driver_file = { FILE_DRIVER("file") };
+BlockDriver block_driver_host_device = {
+    FILE_DRIVER("host_device"),
+    .bdrv_probe_device = host_device_probe,
 };

@@ -69,6 +69,9 @@ bool file_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **e
 void file_reopen_commit(BdrvReopenState *state);
 void file_reopen_abort(BdrvReopenState *state);
 
+/* @filename without "file:" or "host_device:". */
+const char *file_skip_protocol(const char *filename);
+
 /* ---- io.c ------------------------------------------------------------------- */
 
 bool file_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,

@@ -282,9 +282,7 @@ bool file_create(const char *filename, JsonObject *options, GError **errp)
     bool ok;
     int fd;
 
-    if (g_str_has_prefix(filename, "file:")) {
-        filename += strlen("file:");
-    }
+    filename = file_skip_protocol(filename);
     if (!take_create_options(options, &opts, errp)) {
         return false;
     }
@@ -306,9 +304,7 @@ void file_delete(const char *filename)
 {
     struct stat st;
 
-    if (g_str_has_prefix(filename, "file:")) {
-        filename += strlen("file:");
-    }
+    filename = file_skip_protocol(filename);
     if (lstat(filename, &st) == 0 && S_ISREG(st.st_mode)) {
         unlink(filename);
     }

@@ -11,7 +11,14 @@ typedef struct Search {
     uint64_t wanted;
     uint64_t run;   /* free clusters in a row, up to @at */
     uint64_t at;    /* the next cluster to look at */
+    bool skipped;   /* runs that were too short */
 } Search;
+
+static void end_run(Search *search)
+{
+    search->skipped |= search->run > 0;
+    search->run = 0;
+}
 
 /* Go on through the rest of one block; true if enough was found. */
 static bool search_block(const Qcow2Writer *w, const Qcow2RefBlock *block, Search *search)
@@ -24,7 +31,11 @@ static bool search_block(const Qcow2Writer *w, const Qcow2RefBlock *block, Searc
             qcow2_refcount_at(block->data, w->s->geo.refcount_order, search->at & mask);
 
         /* Cluster 0 is the header, whatever its refcount says. */
-        search->run = refcount == 0 && search->at != 0 ? search->run + 1 : 0;
+        if (refcount == 0 && search->at != 0) {
+            search->run++;
+        } else {
+            end_run(search);
+        }
         search->at++;
     } while (search->run < search->wanted && (search->at & mask) != 0);
     return search->run == search->wanted;
@@ -44,7 +55,7 @@ static int coroutine_fn GRAPH_RDLOCK search_blocks(Qcow2Writer *w, Search *searc
             return ret;
         }
         if (!block) { /* a hole in the table: not used */
-            search->run = 0;
+            end_run(search);
             search->at = ((search->at >> bits) + 1) << bits;
         } else if (search_block(w, block, search)) {
             return 1;
@@ -64,10 +75,13 @@ static int coroutine_fn GRAPH_RDLOCK find_free(Qcow2Writer *w, uint64_t n, uint6
         return qcow2_signal_corruption(w, "Refcount table has no block for the header");
     }
     ret = search_blocks(w, &search);
-    if (ret == 0 && w->hint > 0) {
+    if (ret > 0 && search.skipped) {
+        w->longest = MAX(w->longest, n - 1);
+    } else if (ret == 0 && w->hint > 0 && n <= w->longest) {
         /* Before the image grows: what was too short once may have become longer. */
         search = (Search){ .wanted = n };
         ret = search_blocks(w, &search);
+        w->longest = ret == 0 ? n - 1 : w->longest;
     }
     if (ret < 0) {
         return ret;
@@ -81,24 +95,26 @@ static int coroutine_fn GRAPH_RDLOCK find_free(Qcow2Writer *w, uint64_t n, uint6
 
 int coroutine_fn qcow2_reach(Qcow2Writer *w, BdrvChild *child, uint64_t end)
 {
+    int ret;
+
     co_mutex_assert_locked(&w->lock);
     bdrv_graph_assert_readable();
     if (end <= (uint64_t)MAX(bdrv_getlength(bdrv_child_bs(child)), 0)) {
         return 0;
     }
-    return bdrv_co_truncate(child, end, false, BLOCK_PREALLOC_OFF, NULL);
+    ret = bdrv_co_truncate(child, end, false, BLOCK_PREALLOC_OFF, NULL);
+    /* Devices, and parts of files, have their length: they are full. */
+    return ret == -EINVAL || ret == -ENOTSUP ? -ENOSPC : ret;
 }
 
-int coroutine_fn qcow2_alloc_locked(Qcow2Writer *w, uint64_t n, uint64_t *offset)
+/* The first that fit from the hint on. */
+static int coroutine_fn GRAPH_RDLOCK alloc_from_hint(Qcow2Writer *w, uint64_t n, uint64_t *offset)
+    TSA_REQUIRES(w->lock)
 {
     unsigned bits = w->s->geo.cluster_bits;
     uint64_t first;
-    int ret;
+    int ret = find_free(w, n, &first);
 
-    co_mutex_assert_locked(&w->lock);
-    bdrv_graph_assert_readable();
-    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_CLUSTER_ALLOC);
-    ret = find_free(w, n, &first);
     if (ret < 0) {
         return ret;
     }
@@ -119,6 +135,21 @@ int coroutine_fn qcow2_alloc_locked(Qcow2Writer *w, uint64_t n, uint64_t *offset
     w->virgin = MAX(w->virgin, (first + n) << bits);
     *offset = first << bits;
     return 0;
+}
+
+int coroutine_fn qcow2_alloc_locked(Qcow2Writer *w, uint64_t n, uint64_t *offset)
+{
+    int ret;
+
+    co_mutex_assert_locked(&w->lock);
+    bdrv_graph_assert_readable();
+    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_CLUSTER_ALLOC);
+    ret = alloc_from_hint(w, n, offset);
+    if (ret == -ENOSPC && w->hint > 0) {
+        w->hint = 0; /* what was too short for others is what is left */
+        ret = alloc_from_hint(w, n, offset);
+    }
+    return ret;
 }
 
 /* Whether one more may share the cluster where the last compressed one ended. */

@@ -49,11 +49,18 @@ typedef struct Qcow2Writer {
     uint64_t blocks_end; /* behind the last block that the table has */
     /* The header may point to a table which is not ours: it has to be written. */
     bool reftable_uncertain;
+    /*
+     * Entries which the table in the file may lack, though their blocks are there: to be
+     * written before any refcount is relied on. None if unsure_end is 0.
+     */
+    uint64_t unsure_first;
+    uint64_t unsure_end;
     GHashTable *blocks; /* Qcow2RefBlock by index */
     GQueue order;       /* the same, oldest first */
     size_t dirty_blocks;
     size_t max_blocks;
     uint64_t hint;      /* cluster to look from for a free one */
+    uint64_t longest;   /* in front of the hint, no more free ones in a row than that */
     uint64_t bytes_at;  /* where the next compressed cluster may begin; 0: nowhere */
     uint64_t virgin;    /* from here on the file reads as zeros; in bytes */
     GPtrArray *dirty_slices; /* of Qcow2Slice, pinned, with a reference */
@@ -88,11 +95,6 @@ int coroutine_fn qcow2_set_dirty(Qcow2Writer *w, bool dirty) GRAPH_RDLOCK;
 /* Write @bytes of the header at @at from @data, and flush. */
 int coroutine_fn qcow2_header_write_field(Qcow2Writer *w, uint64_t at, const void *data,
                                           size_t bytes) GRAPH_RDLOCK;
-/*
- * Write header and extensions anew, with all that is known and unknown in them.
- * The caller flushes. 0 or -errno; -ENOSPC if the first cluster is too small.
- */
-int coroutine_fn qcow2_header_update(Qcow2State *s) GRAPH_RDLOCK;
 
 /* ---- qcow2-refblock.c: refcounts in memory ----------------------------------------- */
 
@@ -115,6 +117,9 @@ int coroutine_fn qcow2_refcount_add(Qcow2Writer *w, uint64_t offset, uint64_t by
     GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 /* Write the blocks that are dirty, and the table's entries for new ones. */
 int coroutine_fn qcow2_refcounts_write(Qcow2Writer *w) GRAPH_RDLOCK TSA_REQUIRES(w->lock);
+/* Write the table's sectors that have entries from @index up to @end. 0 or -errno. */
+int coroutine_fn qcow2_reftable_write(Qcow2Writer *w, uint64_t index, uint64_t end)
+    GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 void qcow2_refblocks_clear(Qcow2Writer *w);
 /* Forget what was not used since the last call; whether some that was is left. */
 bool coroutine_fn qcow2_refblocks_clean(Qcow2Writer *w) TSA_REQUIRES(w->lock);
@@ -132,7 +137,7 @@ int coroutine_fn qcow2_alloc_bytes(Qcow2Writer *w, uint64_t bytes, uint64_t *off
     GRAPH_RDLOCK TSA_REQUIRES(w->lock);
 /*
  * Make @child reach up to @end, before a place there is given out: later, whoever
- * writes there would be cut off.
+ * writes there would be cut off. 0 or -errno; -ENOSPC if it cannot grow.
  */
 int coroutine_fn qcow2_reach(Qcow2Writer *w, BdrvChild *child, uint64_t end)
     GRAPH_RDLOCK TSA_REQUIRES(w->lock);

@@ -6,9 +6,12 @@
 #include <errno.h>
 #include <string.h>
 #include "drivers/qcow2/qcow2-amend.h"
+#include "drivers/qcow2/qcow2-snapshot.h"
 
 #define COMPATIBLE_FEATURES_AT 80
 #define AUTOCLEAR_FEATURES_AT 88
+#define SNAPSHOT_ENTRY_FIXED 40
+#define SNAPSHOT_EXTRA_SIZE_AT 36
 
 /* In the order in which they are told to the user. */
 const BlockOption qcow2_amend_options[] = {
@@ -281,6 +284,68 @@ static int coroutine_fn GRAPH_RDLOCK set_version(Amend *a, unsigned version, GEr
     return ret;
 }
 
+/* Whether entries of the snapshot table lack what version 3 requires. */
+static bool snapshots_lack_extra(const Qcow2State *s)
+{
+    for (uint32_t i = 0; i < s->snapshots.count; i++) {
+        if (s->snapshots.entries[i].extra_data_size < QCOW2_SNAPSHOT_EXTRA) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* @table as version 3 wants it, in @fresh. -EIO if it is not the one that was loaded. */
+static int complete_table(const Qcow2State *s, const GByteArray *table, GByteArray *fresh)
+{
+    uint64_t at = 0;
+
+    for (uint32_t i = 0; i < s->snapshots.count; i++) {
+        const uint8_t *entry = table->data + at;
+
+        if (table->len - at < SNAPSHOT_ENTRY_FIXED ||
+            table->len - at < qcow2_snapshot_entry_length(entry) ||
+            qcow2_be32(entry + SNAPSHOT_EXTRA_SIZE_AT) !=
+                s->snapshots.entries[i].extra_data_size) {
+            return -EIO;
+        }
+        qcow2_snapshot_append(fresh, entry, s->header.size);
+        at += qcow2_snapshot_entry_length(entry);
+    }
+    return fresh->len > QCOW2_MAX_SNAPSHOT_TABLE ? -EFBIG : 0;
+}
+
+/* What version 3 requires of snapshots, version 2 may have, too: this comes first. */
+static int coroutine_fn GRAPH_RDLOCK complete_snapshots(Amend *a, GError **errp)
+{
+    g_autoptr(GByteArray) table = g_byte_array_new(), fresh = g_byte_array_new();
+    Qcow2State *s = a->s;
+    bool uncertain;
+    int ret;
+
+    if (!snapshots_lack_extra(s)) {
+        return 0;
+    }
+    ret = qcow2_snapshot_table_read(s, table);
+    if (ret >= 0) {
+        ret = complete_table(s, table, fresh);
+    }
+    if (ret >= 0) {
+        ret = qcow2_snapshot_table_replace(s, fresh, s->snapshots.count, &uncertain);
+    }
+    if (ret < 0) {
+        block_error_set_errno(errp, ret, "'%s': could not complete the snapshot table", s->name);
+    }
+    return MIN(ret, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK upgrade(Amend *a, GError **errp)
+{
+    int ret = complete_snapshots(a, errp);
+
+    return ret < 0 ? ret : set_version(a, 3, errp);
+}
+
 static int coroutine_fn GRAPH_RDLOCK downgrade(Amend *a, GError **errp)
 {
     int ret = qcow2_expand_zeroes(a->bs, &a->progress);
@@ -354,7 +419,7 @@ static int coroutine_fn GRAPH_RDLOCK change(Amend *a, GError **errp)
     int ret = 0;
 
     if (s->geo.version < a->version) {
-        ret = set_version(a, a->version, errp);
+        ret = upgrade(a, errp);
     }
     if (ret >= 0 && s->geo.refcount_order != a->refcount_order) {
         ret = qcow2_change_refcount_order(s, a->refcount_order, &a->progress, errp);

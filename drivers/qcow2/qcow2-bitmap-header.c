@@ -10,9 +10,13 @@
  *  2. What makes a difference (the bit, an extension's type and length, the
  *     place of the backing file's name) is a write of 8 aligned bytes, which
  *     are never in two sectors. All that it refers to is on disk before.
+ *
+ * A header that this cannot be done to is rewritten, its first sector in one write. What
+ * has no place beside the old one even then is refused: there is no order to write it in.
  */
 #include <errno.h>
 #include <string.h>
+#include "drivers/qcow2/qcow2-amend.h"
 #include "drivers/qcow2/qcow2-bitmap.h"
 
 #define FIELD_BACKING_OFFSET 8
@@ -175,9 +179,9 @@ int coroutine_fn qcow2_bitmaps_update_header(Qcow2State *s)
         ret = change_extension(&f);
     }
     g_free(f.buf);
-    if (ret == -ENOTSUP) {
-        ret = qcow2_header_update(s); /* an odd header; all of it has to be put in order */
-        ret = ret < 0 ? ret : bdrv_co_flush(bdrv_child_bs(s->file));
+    if (ret == -ENOTSUP || ret == -ENOSPC) {
+        /* An odd header, or a long name: all of it has to be put in order. */
+        ret = qcow2_header_switch(s, &s->header, &s->ext, NULL, NULL);
     }
     if (ret >= 0 && s->ext.nb_bitmaps > 0) {
         ret = set_valid(s, true);

@@ -134,7 +134,11 @@ static int coroutine_fn GRAPH_RDLOCK publish(Edition *e)
         ret = write_new(e, directory->data, directory->len, &offset);
     }
     if (ret >= 0) {
-        ret = bdrv_co_flush(e->bs); /* refcounts, and what was written */
+        /* Refcounts, lazy ones too, since the dirty bit need not be set; and what was written. */
+        ret = qcow2_write_back(s->writer, true);
+    }
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(s->file));
     }
     if (s->ext.nb_bitmaps > 0) {
         append_place(e->old_places, s->ext.bitmap_directory_offset, s->ext.bitmap_directory_size);

@@ -4,9 +4,8 @@
  * which describe nothing but themselves do not count as use: they go first.
  */
 #include <errno.h>
+#include <string.h>
 #include "drivers/qcow2/qcow2-alloc.h"
-
-#define SECTOR_ENTRIES (BDRV_SECTOR_SIZE / 8)
 
 /* What the refcount blocks say about the end of the file. */
 typedef struct End {
@@ -74,60 +73,51 @@ static int coroutine_fn GRAPH_RDLOCK find_end(Qcow2Writer *w, End *end) TSA_REQU
     return end->blocks > w->blocks_end ? -EIO : 0;
 }
 
-/* The refcount table's sectors from entry @index up to @end. */
-static int coroutine_fn GRAPH_RDLOCK write_entries(Qcow2Writer *w, uint64_t index, uint64_t end)
+/*
+ * Take the entries from @first on out of the table, on the disk. What fails may be there
+ * all the same: before any refcount is written back, the table is, as it was.
+ */
+static int coroutine_fn GRAPH_RDLOCK unlink_blocks(Qcow2Writer *w, uint64_t first)
     TSA_REQUIRES(w->lock)
 {
-    int ret = 0;
+    uint64_t end = w->blocks_end, bytes = (end - first) * 8;
+    g_autofree uint64_t *old = g_memdup2(w->reftable + first, bytes);
+    int ret;
 
-    for (uint64_t at = index - index % SECTOR_ENTRIES; at < end && ret >= 0; at += SECTOR_ENTRIES) {
-        uint64_t words[SECTOR_ENTRIES] = { 0 };
-        uint64_t offset = w->s->header.refcount_table_offset + at * 8;
-
-        for (uint64_t i = 0; i < SECTOR_ENTRIES && at + i < w->reftable_entries; i++) {
-            words[i] = GUINT64_TO_BE(w->reftable[at + i]);
-        }
-        ret = qcow2_overlap_check(w, offset, sizeof(words), QCOW2_OL_REFTABLE);
-        if (ret >= 0) {
-            bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFTABLE_UPDATE);
-            ret = bdrv_co_pwrite(w->s->file, offset, sizeof(words), words, 0);
-        }
+    memset(w->reftable + first, 0, bytes);
+    ret = qcow2_reftable_write(w, first, end);
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(w->s->file));
     }
-    return ret < 0 ? ret : bdrv_co_flush(bdrv_child_bs(w->s->file));
+    memcpy(w->reftable + first, old, bytes);
+    if (ret < 0) {
+        w->unsure_first = first;
+        w->unsure_end = end;
+    }
+    return ret;
 }
 
 /* Drop the blocks from @first on: out of the table on the disk, then out of use. */
 static int coroutine_fn GRAPH_RDLOCK drop_blocks(Qcow2Writer *w, uint64_t first)
     TSA_REQUIRES(w->lock)
 {
-    uint64_t end = w->blocks_end, n = end - first;
-    g_autofree uint64_t *old = g_memdup2(w->reftable + first, n * 8);
-    int ret;
+    const Qcow2Geometry *geo = &w->s->geo;
+    uint64_t end = w->blocks_end, described = first << qcow2_refcount_block_bits(geo);
+    int ret = unlink_blocks(w, first);
 
-    for (uint64_t i = first; i < end; i++) {
-        w->reftable[i] = 0;
-    }
-    ret = write_entries(w, first, end);
-    for (uint64_t i = 0; i < n; i++) {
-        w->reftable[first + i] = old[i];
-    }
     if (ret < 0) {
         return ret;
     }
+    w->blocks_end = first;
     for (uint64_t i = first; i < end; i++) {
-        Qcow2RefBlock *block = g_hash_table_lookup(w->blocks, &i);
+        uint64_t offset = w->reftable[i] & QCOW2_REFTABLE_OFFSET_MASK;
 
-        if (block) {
+        if (g_hash_table_lookup(w->blocks, &i)) {
             qcow2_refblock_remove(w, i);
         }
         w->reftable[i] = 0;
-    }
-    w->blocks_end = first;
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t offset = old[i] & QCOW2_REFTABLE_OFFSET_MASK;
-
-        if (offset >> w->s->geo.cluster_bits < first << qcow2_refcount_block_bits(&w->s->geo)) {
-            qcow2_refcount_add(w, offset, old[i] ? 1 : 0, -1);
+        if (offset != 0 && offset >> geo->cluster_bits < described) {
+            qcow2_refcount_add(w, offset, 1, -1);
         }
     }
     return 0;
@@ -138,10 +128,10 @@ static int coroutine_fn GRAPH_RDLOCK cut_locked(Qcow2Writer *w) TSA_REQUIRES(w->
     End end;
     int ret = w->reftable_uncertain || w->l1_uncertain ? -EAGAIN : find_end(w, &end);
 
-    if (ret == 0 && end.blocks < w->blocks_end) {
+    while (ret == 0 && end.blocks < w->blocks_end) {
         ret = drop_blocks(w, end.blocks);
         if (ret == 0) {
-            ret = find_end(w, &end); /* some lay before it */
+            ret = find_end(w, &end); /* some lay before it: others may describe nothing now */
         }
     }
     if (ret == 0 && end.cluster << w->s->geo.cluster_bits < qcow2_file_length(w->s)) {

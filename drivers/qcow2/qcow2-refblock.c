@@ -178,6 +178,7 @@ static void coroutine_fn cluster_is_free(Qcow2Writer *w, uint64_t cluster)
         w->bytes_at = 0;
     }
     w->hint = MIN(w->hint, cluster);
+    w->longest = UINT64_MAX;
 }
 
 static int coroutine_fn GRAPH_RDLOCK add_one(Qcow2Writer *w, uint64_t cluster, int delta)
@@ -232,25 +233,26 @@ int coroutine_fn qcow2_refcount_add(Qcow2Writer *w, uint64_t offset, uint64_t by
 
 /* ---- Writing back --------------------------------------------------------------------- */
 
-/* The sector of the table with the entry of @block. */
-static int coroutine_fn GRAPH_RDLOCK write_entry(Qcow2Writer *w, const Qcow2RefBlock *block)
-    TSA_REQUIRES(w->lock)
+int coroutine_fn qcow2_reftable_write(Qcow2Writer *w, uint64_t index, uint64_t end)
 {
-    uint64_t words[SECTOR_ENTRIES] = { 0 };
-    uint64_t first = block->index - block->index % SECTOR_ENTRIES;
-    uint64_t offset = w->s->header.refcount_table_offset + first * 8;
-    int ret;
+    int ret = 0;
 
-    for (uint64_t i = 0; i < SECTOR_ENTRIES && first + i < w->reftable_entries; i++) {
-        words[i] = GUINT64_TO_BE(w->reftable[first + i]);
+    co_mutex_assert_locked(&w->lock);
+    bdrv_graph_assert_readable();
+    for (uint64_t at = index - index % SECTOR_ENTRIES; at < end && ret >= 0; at += SECTOR_ENTRIES) {
+        uint64_t words[SECTOR_ENTRIES] = { 0 };
+        uint64_t offset = w->s->header.refcount_table_offset + at * 8;
+
+        for (uint64_t i = 0; i < SECTOR_ENTRIES && at + i < w->reftable_entries; i++) {
+            words[i] = GUINT64_TO_BE(w->reftable[at + i]);
+        }
+        ret = qcow2_overlap_check(w, offset, sizeof(words), QCOW2_OL_REFTABLE);
+        if (ret >= 0) {
+            bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFTABLE_UPDATE);
+            ret = bdrv_co_pwrite(w->s->file, offset, sizeof(words), words, 0);
+        }
     }
-    ret = qcow2_overlap_check(w, offset, sizeof(words), QCOW2_OL_REFTABLE);
-    if (ret < 0) {
-        return ret;
-    }
-    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFBLOCK_ALLOC_HOOKUP);
-    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFTABLE_UPDATE);
-    return bdrv_co_pwrite(w->s->file, offset, sizeof(words), words, 0);
+    return ret;
 }
 
 /* The blocks first; the table leads to nothing that is not on the disk. */
@@ -259,11 +261,16 @@ static int coroutine_fn GRAPH_RDLOCK link_blocks(Qcow2Writer *w)
 {
     int ret = bdrv_co_flush(bdrv_child_bs(w->s->file));
 
+    if (ret >= 0 && w->unsure_end > 0) {
+        ret = qcow2_reftable_write(w, w->unsure_first, w->unsure_end);
+        w->unsure_end = ret >= 0 ? 0 : w->unsure_end;
+    }
     for (GList *link = w->order.head; link && ret >= 0; link = link->next) {
         Qcow2RefBlock *block = link->data;
 
         if (!block->linked) {
-            ret = write_entry(w, block);
+            bdrv_co_debug_event(w->s->file, BDRV_DEBUG_REFBLOCK_ALLOC_HOOKUP);
+            ret = qcow2_reftable_write(w, block->index, block->index + 1);
             block->linked = ret >= 0;
         }
     }
@@ -291,7 +298,7 @@ static int coroutine_fn GRAPH_RDLOCK write_block(Qcow2Writer *w, Qcow2RefBlock *
 
 int coroutine_fn qcow2_refcounts_write(Qcow2Writer *w)
 {
-    bool unlinked = false;
+    bool unlinked = w->unsure_end > 0;
     int ret = 0;
 
     co_mutex_assert_locked(&w->lock);

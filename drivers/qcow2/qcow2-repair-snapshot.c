@@ -13,7 +13,6 @@
 /* An entry: its fields, then extra data, ID and name. */
 #define FIXED 40
 #define EXTRA_SIZE_AT 36
-#define REQUIRED_EXTRA 16
 
 static void put(uint8_t *p, unsigned bytes, uint64_t value)
 {
@@ -25,17 +24,14 @@ static void put(uint8_t *p, unsigned bytes, uint64_t value)
 /* A whole entry as it is, but for extra data that is too long. */
 typedef struct Entry {
     uint8_t bytes[QCOW2_SNAPSHOT_ENTRY_MAX];
-    uint32_t extra;
-    uint32_t names;  /* length of ID and name */
     uint64_t length; /* in the file, with padding */
-    bool cut;
 } Entry;
 
 static int coroutine_fn GRAPH_RDLOCK read_entry(Qcow2Check *c, Qcow2Window *window,
                                                 uint64_t offset, uint32_t index, Entry *entry)
 {
     const uint8_t *data;
-    uint32_t extra;
+    uint32_t extra, kept, names;
     int ret = qcow2_window_get(window, offset, FIXED + QCOW2_MAX_SNAPSHOT_EXTRA, &data);
 
     if (ret < 0) {
@@ -43,43 +39,23 @@ static int coroutine_fn GRAPH_RDLOCK read_entry(Qcow2Check *c, Qcow2Window *wind
     }
     memset(entry->bytes, 0, sizeof(entry->bytes));
     extra = qcow2_be32(data + EXTRA_SIZE_AT);
-    entry->extra = MIN(extra, QCOW2_MAX_SNAPSHOT_EXTRA);
-    entry->names = qcow2_be16(data + 12) + qcow2_be16(data + 14);
-    entry->length = (FIXED + (uint64_t)extra + entry->names + 7) & ~7ULL;
-    entry->cut = extra > entry->extra;
-    memcpy(entry->bytes, data, FIXED + entry->extra);
-    put(entry->bytes + EXTRA_SIZE_AT, 4, entry->extra);
-    if (entry->cut) {
+    kept = MIN(extra, QCOW2_MAX_SNAPSHOT_EXTRA);
+    names = qcow2_be16(data + 12) + qcow2_be16(data + 14);
+    entry->length = (FIXED + (uint64_t)extra + names + 7) & ~7ULL;
+    memcpy(entry->bytes, data, FIXED + kept);
+    put(entry->bytes + EXTRA_SIZE_AT, 4, kept);
+    if (extra > kept) {
         qcow2_check_corrupt(c,
                             "Discarding too much extra metadata in snapshot table entry %u "
                             "(%u > %d)",
                             index, extra, QCOW2_MAX_SNAPSHOT_EXTRA);
     }
-    ret = qcow2_window_get(window, offset + FIXED + extra, entry->names, &data);
+    ret = qcow2_window_get(window, offset + FIXED + extra, names, &data);
     if (ret < 0) {
         return qcow2_check_unreadable(c, ret, "snapshot table entry", offset);
     }
-    memcpy(entry->bytes + FIXED + entry->extra, data, entry->names);
+    memcpy(entry->bytes + FIXED + kept, data, names);
     return 0;
-}
-
-/* Add @entry to the new table, with all the extra data that is required. */
-static void append_entry(Qcow2Check *c, const Entry *entry, const Qcow2Snapshot *sn)
-{
-    static const uint8_t padding[8];
-    uint32_t extra = sn->incomplete ? REQUIRED_EXTRA : entry->extra;
-    GByteArray *table = c->new_snapshots;
-    uint8_t start[FIXED + QCOW2_MAX_SNAPSHOT_EXTRA];
-
-    memcpy(start, entry->bytes, FIXED + entry->extra);
-    put(start + EXTRA_SIZE_AT, 4, extra);
-    if (sn->incomplete) {
-        put(start + FIXED, 8, sn->vm_state_size);
-        put(start + FIXED + 8, 8, c->s->header.size);
-    }
-    g_byte_array_append(table, start, FIXED + extra);
-    g_byte_array_append(table, entry->bytes + FIXED + entry->extra, entry->names);
-    g_byte_array_append(table, padding, -table->len & 7);
 }
 
 static void discard_rest(Qcow2Check *c, uint32_t count, const char *why)
@@ -124,7 +100,7 @@ static int coroutine_fn GRAPH_RDLOCK take_entry(Qcow2Check *c, Qcow2Window *wind
     if (sn->incomplete) {
         qcow2_check_corrupt(c, "Repairing snapshot table entry %u is incomplete", index);
     }
-    append_entry(c, entry, sn);
+    qcow2_snapshot_append(c->new_snapshots, entry->bytes, c->s->header.size);
     return 0;
 }
 

@@ -193,6 +193,7 @@ static int coroutine_fn GRAPH_RDLOCK reserve(Qcow2State *s, uint64_t start, uint
     }
     co_mutex_lock(&w->lock);
     w->hint = MAX(w->hint, qcow2_clusters(&s->geo, qcow2_file_length(s)));
+    w->longest = UINT64_MAX;
     co_mutex_unlock(&w->lock);
     ret = bdrv_co_truncate(s->file, estimate_end(s, start, end), false, prealloc, errp);
     return MIN(ret, 0);

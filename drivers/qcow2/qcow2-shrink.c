@@ -9,10 +9,17 @@
 #include <errno.h>
 #include "drivers/qcow2/qcow2-alloc.h"
 
+/*
+ * When so many places are known, they are given up before tables are looked at further:
+ * in an image whose tables lie there may be many more than clusters.
+ */
+#define PORTION 65536
+
 /* What was unlinked, as far as it is known. */
 typedef struct Drop {
     Qcow2Writer *w;
     uint64_t end;   /* of the disk, rounded up to a cluster */
+    uint64_t next;  /* L1 entry to look at */
     GArray *places; /* of BdrvPlace */
     bool changed;
 } Drop;
@@ -168,7 +175,7 @@ static int coroutine_fn GRAPH_RDLOCK drop_table(Drop *d, uint64_t table, uint64_
     return 0;
 }
 
-/* In memory. What was dropped before an error is dropped. */
+/* A portion, in memory. What was dropped before an error is dropped. */
 static int coroutine_fn GRAPH_RDLOCK drop_locked(Drop *d)
     TSA_REQUIRES(d->w->lock)
 {
@@ -176,8 +183,8 @@ static int coroutine_fn GRAPH_RDLOCK drop_locked(Drop *d)
     unsigned bits = s->geo.cluster_bits + s->geo.l2_bits;
     int ret = 0;
 
-    for (uint64_t i = d->end >> bits; i < s->l1->count && ret >= 0; i++) {
-        uint64_t entry = s->l1->entries[i], table;
+    for (; d->next < s->l1->count && d->places->len < PORTION && ret >= 0; d->next++) {
+        uint64_t i = d->next, entry = s->l1->entries[i], table;
 
         if (!qcow2_l1_entry_valid(&s->geo, entry, &table)) {
             return qcow2_signal_corruption(d->w, "L2 table offset %#" G_GINT64_MODIFIER
@@ -257,23 +264,21 @@ static void coroutine_fn GRAPH_RDLOCK release(Qcow2Writer *w, const BdrvPlace *p
     }
 }
 
-int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end)
+/* Unlink a portion, and give up what is. */
+static int coroutine_fn GRAPH_RDLOCK drop_portion(Drop *d)
 {
-    Qcow2Writer *w = s->writer;
-    uint64_t size = qcow2_cluster_size(&s->geo);
-    Drop d = { .w = w, .end = (end + size - 1) & ~(size - 1),
-               .places = g_array_new(false, false, sizeof(BdrvPlace)) };
+    Qcow2Writer *w = d->w;
     int ret, settled;
 
-    bdrv_graph_assert_readable();
-    bdrv_map_invalidate(w->bs, d.end, INT64_MAX - d.end);
-    co_mutex_lock(&d.w->lock);
-    ret = drop_locked(&d);
-    co_mutex_unlock(&d.w->lock);
-    bdrv_map_invalidate(w->bs, d.end, INT64_MAX - d.end);
-    settled = settle(&d);
-    for (guint i = 0; i < d.places->len; i++) {
-        const BdrvPlace *place = &g_array_index(d.places, BdrvPlace, i);
+    d->changed = false;
+    bdrv_map_invalidate(w->bs, d->end, INT64_MAX - d->end);
+    co_mutex_lock(&d->w->lock);
+    ret = drop_locked(d);
+    co_mutex_unlock(&d->w->lock);
+    bdrv_map_invalidate(w->bs, d->end, INT64_MAX - d->end);
+    settled = settle(d);
+    for (guint i = 0; i < d->places->len; i++) {
+        const BdrvPlace *place = &g_array_index(d->places, BdrvPlace, i);
 
         if (settled >= 0) {
             release(w, place);
@@ -281,6 +286,22 @@ int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end)
             bdrv_retire(w->bs, place); /* until a flush succeeds */
         }
     }
-    g_array_unref(d.places);
+    g_array_set_size(d->places, 0);
     return ret < 0 ? ret : MIN(settled, 0);
+}
+
+int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end)
+{
+    uint64_t size = qcow2_cluster_size(&s->geo);
+    Drop d = { .w = s->writer, .end = (end + size - 1) & ~(size - 1),
+               .places = g_array_new(false, false, sizeof(BdrvPlace)) };
+    int ret;
+
+    bdrv_graph_assert_readable();
+    d.next = d.end >> (s->geo.cluster_bits + s->geo.l2_bits);
+    do {
+        ret = drop_portion(&d);
+    } while (ret >= 0 && d.next < s->l1->count);
+    g_array_unref(d.places);
+    return ret;
 }

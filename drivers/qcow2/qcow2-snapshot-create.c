@@ -65,33 +65,42 @@ static int check_room(const Qcow2State *s, GError **errp)
     return 0;
 }
 
-/* A table of one entry, if the active one has none. */
+/* What the header is to lead to: written already, as long as that is not. */
+typedef struct Fresh {
+    GByteArray *table;
+    uint64_t table_offset;
+    uint64_t l1_offset;
+    uint64_t l1_bytes;
+} Fresh;
+
+/* A table of one entry, if the active one has none. Its clusters are shared from now on. */
 static Qcow2L1 *copy_l1(const Qcow2L1 *l1)
 {
     Qcow2L1 *copy = g_malloc0(sizeof(*copy) + MAX((size_t)l1->count, 1) * 8);
 
     copy->count = MAX(l1->count, 1);
-    memcpy(copy->entries, l1->entries, (size_t)l1->count * 8);
+    for (uint32_t i = 0; i < l1->count; i++) {
+        copy->entries[i] = l1->entries[i] & ~QCOW2_COPIED;
+    }
     return copy;
 }
 
-/* Refcounts are raised: store the tables, and let the header lead to them. */
-static int coroutine_fn GRAPH_RDLOCK link_snapshot(Qcow2State *s, const BdrvSnapshotInfo *info,
-                                                   bool *uncertain, GError **errp)
+/* What takes room comes first: on a disk that is full, nothing has changed then. */
+static int coroutine_fn GRAPH_RDLOCK store_tables(Qcow2State *s, const BdrvSnapshotInfo *info,
+                                                  Fresh *fresh, GError **errp)
 {
-    g_autoptr(GByteArray) table = g_byte_array_new();
     g_autofree Qcow2L1 *copy = copy_l1(s->l1);
-    uint64_t offset;
-    int ret = qcow2_snapshot_table_read(s, table);
+    int ret = qcow2_snapshot_table_read(s, fresh->table);
 
     if (ret >= 0) {
-        ret = qcow2_snapshot_store_l1(s, copy, &offset);
+        ret = qcow2_snapshot_store_l1(s, copy, &fresh->l1_offset);
     }
     if (ret >= 0) {
-        append_entry(s, info, offset, copy->count, table);
-        ret = qcow2_snapshot_table_replace(s, table, s->snapshots.count + 1, uncertain);
-        if (ret < 0 && !*uncertain) {
-            qcow2_free_clusters(s, offset, (uint64_t)copy->count * 8);
+        fresh->l1_bytes = (uint64_t)copy->count * 8;
+        append_entry(s, info, fresh->l1_offset, copy->count, fresh->table);
+        ret = qcow2_snapshot_table_store(s, fresh->table, &fresh->table_offset);
+        if (ret < 0) {
+            qcow2_free_clusters(s, fresh->l1_offset, fresh->l1_bytes);
         }
     }
     if (ret < 0) {
@@ -100,9 +109,29 @@ static int coroutine_fn GRAPH_RDLOCK link_snapshot(Qcow2State *s, const BdrvSnap
     return ret;
 }
 
+/* Refcounts are raised: let the header lead to the tables. What fails frees them. */
+static int coroutine_fn GRAPH_RDLOCK link_snapshot(Qcow2State *s, const Fresh *fresh,
+                                                   bool *uncertain, GError **errp)
+{
+    int ret = qcow2_snapshots_settle(s);
+
+    if (ret < 0) {
+        qcow2_free_clusters(s, fresh->table_offset, fresh->table->len);
+    } else {
+        ret = qcow2_snapshot_table_switch(s, fresh->table, s->snapshots.count + 1,
+                                          fresh->table_offset, uncertain);
+    }
+    if (ret < 0 && !*uncertain) {
+        qcow2_free_clusters(s, fresh->l1_offset, fresh->l1_bytes);
+    }
+    if (ret < 0) {
+        block_error_set_errno(errp, -ret, "'%s': could not write the snapshot table", s->name);
+    }
+    return ret;
+}
+
 /* The dirty bit is set. What fails is undone; @uncertain: it may have happened. */
-static int coroutine_fn GRAPH_RDLOCK create(Qcow2State *s, const BdrvSnapshotInfo *info,
-                                            GError **errp)
+static int coroutine_fn GRAPH_RDLOCK create(Qcow2State *s, const Fresh *fresh, GError **errp)
 {
     bool uncertain = false;
     int ret = qcow2_active_clear_copied(s);
@@ -112,8 +141,11 @@ static int coroutine_fn GRAPH_RDLOCK create(Qcow2State *s, const BdrvSnapshotInf
     } else {
         ret = qcow2_tree_raise(s, s->l1, errp);
     }
-    if (ret >= 0) {
-        ret = link_snapshot(s, info, &uncertain, errp);
+    if (ret < 0) {
+        qcow2_free_clusters(s, fresh->table_offset, fresh->table->len);
+        qcow2_free_clusters(s, fresh->l1_offset, fresh->l1_bytes);
+    } else {
+        ret = link_snapshot(s, fresh, &uncertain, errp);
         if (ret < 0 && !uncertain) {
             qcow2_tree_undo_raise(s, s->l1);
         }
@@ -129,7 +161,9 @@ static int coroutine_fn GRAPH_RDLOCK create(Qcow2State *s, const BdrvSnapshotInf
 int coroutine_fn qcow2_co_snapshot_create(BlockDriverState *bs, const BdrvSnapshotInfo *info,
                                           GError **errp)
 {
+    g_autoptr(GByteArray) table = g_byte_array_new();
     Qcow2State *s = bdrv_state(bs);
+    Fresh fresh = { .table = table };
     int ret = qcow2_snapshots_begin(s, errp);
 
     bdrv_graph_assert_readable();
@@ -139,12 +173,18 @@ int coroutine_fn qcow2_co_snapshot_create(BlockDriverState *bs, const BdrvSnapsh
     if (ret < 0) {
         return ret;
     }
+    ret = store_tables(s, info, &fresh, errp);
+    if (ret < 0) {
+        return ret;
+    }
     ret = qcow2_set_dirty(s->writer, true);
     if (ret < 0) {
+        qcow2_free_clusters(s, fresh.table_offset, table->len);
+        qcow2_free_clusters(s, fresh.l1_offset, fresh.l1_bytes);
         block_error_set_errno(errp, -ret, "'%s': could not set the dirty bit", s->name);
         return ret;
     }
-    ret = create(s, info, errp);
+    ret = create(s, &fresh, errp);
     if (qcow2_snapshots_settle(s) >= 0 && !s->writer->copied_missing) {
         qcow2_set_dirty(s->writer, false); /* else when it is closed */
     }

@@ -122,15 +122,15 @@ static int coroutine_fn GRAPH_RDLOCK write_header(Qcow2State *s, uint64_t offset
     return MIN(ret, 0);
 }
 
-/* Write @table to new clusters, and have them and their refcounts on the disk. */
-static int coroutine_fn GRAPH_RDLOCK store_table(Qcow2State *s, const GByteArray *table,
-                                                 uint64_t *offset)
+int coroutine_fn qcow2_snapshot_table_store(Qcow2State *s, const GByteArray *table,
+                                            uint64_t *offset)
 {
     uint64_t clusters = qcow2_clusters(&s->geo, table->len);
     uint64_t bytes = clusters << s->geo.cluster_bits;
     uint8_t *whole;
     int ret;
 
+    bdrv_graph_assert_readable();
     *offset = 0;
     if (clusters == 0) {
         return qcow2_snapshots_settle(s);
@@ -173,18 +173,14 @@ static void coroutine_fn adopt_table(Qcow2State *s, const GByteArray *table, uin
     co_mutex_unlock(&s->writer->lock);
 }
 
-int coroutine_fn qcow2_snapshot_table_replace(Qcow2State *s, const GByteArray *table,
-                                              uint32_t count, bool *uncertain)
+int coroutine_fn qcow2_snapshot_table_switch(Qcow2State *s, const GByteArray *table,
+                                             uint32_t count, uint64_t offset, bool *uncertain)
 {
-    uint64_t old = s->header.snapshots_offset, old_bytes = s->snapshots.bytes, offset;
-    int ret = store_table(s, table, &offset);
+    uint64_t old = s->header.snapshots_offset, old_bytes = s->snapshots.bytes;
+    int ret = write_header(s, offset, count);
 
     bdrv_graph_assert_readable();
     *uncertain = false;
-    if (ret < 0) {
-        return ret;
-    }
-    ret = write_header(s, offset, count);
     if (ret < 0) {
         /* It may be there all the same: as it was, if that can be had. */
         *uncertain = write_header(s, old, s->header.nb_snapshots) < 0;
@@ -198,4 +194,15 @@ int coroutine_fn qcow2_snapshot_table_replace(Qcow2State *s, const GByteArray *t
         qcow2_free_clusters(s, old, old_bytes);
     }
     return 0;
+}
+
+int coroutine_fn qcow2_snapshot_table_replace(Qcow2State *s, const GByteArray *table,
+                                              uint32_t count, bool *uncertain)
+{
+    uint64_t offset;
+    int ret = qcow2_snapshot_table_store(s, table, &offset);
+
+    bdrv_graph_assert_readable();
+    *uncertain = false;
+    return ret < 0 ? ret : qcow2_snapshot_table_switch(s, table, count, offset, uncertain);
 }

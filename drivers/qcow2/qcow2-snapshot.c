@@ -6,6 +6,8 @@
 
 /* Bytes of an entry before its extra data. */
 #define ENTRY_FIXED 40
+#define VM_STATE_SIZE_AT 32
+#define EXTRA_SIZE_AT 36
 /* Longer strings are cut, as QEMU does. */
 #define MAX_ID 127
 #define MAX_NAME 255
@@ -36,13 +38,40 @@ int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot
     if (sn->extra_data_size > QCOW2_MAX_SNAPSHOT_EXTRA) {
         return -EFBIG;
     }
-    sn->incomplete = version >= 3 && sn->extra_data_size < 16;
+    sn->incomplete = version >= 3 && sn->extra_data_size < QCOW2_SNAPSHOT_EXTRA;
     take_extra(buf + ENTRY_FIXED, sn);
     length = ENTRY_FIXED + sn->extra_data_size;
     sn->id = g_strndup((const char *)buf + length, MIN(id_size, MAX_ID));
     sn->name = g_strndup((const char *)buf + length + id_size, MIN(name_size, MAX_NAME));
     length += id_size + name_size;
     return (length + 7) & ~7LL;
+}
+
+uint64_t qcow2_snapshot_entry_length(const uint8_t *entry)
+{
+    uint64_t names = qcow2_be16(entry + 12) + qcow2_be16(entry + 14);
+
+    return (ENTRY_FIXED + (uint64_t)qcow2_be32(entry + EXTRA_SIZE_AT) + names + 7) & ~7ULL;
+}
+
+void qcow2_snapshot_append(GByteArray *table, const uint8_t *entry, uint64_t disk_size)
+{
+    static const uint8_t padding[8];
+    uint32_t had = qcow2_be32(entry + EXTRA_SIZE_AT), extra = MAX(had, QCOW2_SNAPSHOT_EXTRA);
+    uint32_t be_extra = GUINT32_TO_BE(extra);
+    uint64_t required[] = { GUINT64_TO_BE((uint64_t)qcow2_be32(entry + VM_STATE_SIZE_AT)),
+                            GUINT64_TO_BE(disk_size) };
+    uint8_t start[ENTRY_FIXED + QCOW2_MAX_SNAPSHOT_EXTRA];
+
+    memcpy(start, entry, ENTRY_FIXED + had);
+    memcpy(start + EXTRA_SIZE_AT, &be_extra, 4);
+    for (uint32_t at = had & ~7U; at < QCOW2_SNAPSHOT_EXTRA; at += 8) {
+        memcpy(start + ENTRY_FIXED + at, &required[at / 8], 8);
+    }
+    g_byte_array_append(table, start, ENTRY_FIXED + extra);
+    g_byte_array_append(table, entry + ENTRY_FIXED + had,
+                        qcow2_be16(entry + 12) + qcow2_be16(entry + 14));
+    g_byte_array_append(table, padding, -table->len & 7);
 }
 
 static bool coroutine_mixed_fn GRAPH_RDLOCK load_entry(Qcow2State *s, Qcow2Window *window,

@@ -44,9 +44,20 @@ int coroutine_fn qcow2_snapshot_store_l1(Qcow2State *s, const Qcow2L1 *l1,
 /* The entries of the snapshot table as the file has them. 0 or -errno. */
 int coroutine_fn qcow2_snapshot_table_read(Qcow2State *s, GByteArray *table) GRAPH_RDLOCK;
 /*
- * Let the header lead to a new snapshot table with these @count entries; the old one's clusters
- * are free then. 0 or -errno; *@uncertain: the header may lead to it all the same.
+ * Write a snapshot table with these entries to new clusters at *@offset (0 if there are
+ * none), and have all metadata on the disk. 0 or -errno; then there are no clusters.
  */
+int coroutine_fn qcow2_snapshot_table_store(Qcow2State *s, const GByteArray *table,
+                                            uint64_t *offset) GRAPH_RDLOCK;
+/*
+ * Let the header lead to that table, which has @count entries; the old one's clusters are
+ * free then. 0 or -errno, and the new ones are free; *@uncertain: they are not, since the
+ * header may lead there all the same.
+ */
+int coroutine_fn qcow2_snapshot_table_switch(Qcow2State *s, const GByteArray *table,
+                                             uint32_t count, uint64_t offset,
+                                             bool *uncertain) GRAPH_RDLOCK;
+/* Both. */
 int coroutine_fn qcow2_snapshot_table_replace(Qcow2State *s, const GByteArray *table,
                                               uint32_t count, bool *uncertain) GRAPH_RDLOCK;
 

@@ -72,24 +72,6 @@ int coroutine_fn qcow2_writer_begin(Qcow2Writer *w)
     return ret;
 }
 
-int coroutine_fn qcow2_header_update(Qcow2State *s)
-{
-    Qcow2Header header = s->header;
-    g_autofree uint8_t *buf = g_malloc(qcow2_cluster_size(&s->geo));
-    int ret;
-
-    bdrv_graph_assert_readable();
-    ret = qcow2_header_build(&header, &s->ext, bdrv_get_backing_filename(s->writer->bs), buf);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = bdrv_co_pwrite(s->file, 0, qcow2_cluster_size(&s->geo), buf, 0);
-    if (ret >= 0) {
-        s->header = header;
-    }
-    return MIN(ret, 0);
-}
-
 /* ---- What is in memory ------------------------------------------------------------------- */
 
 /* The L1 table with all its entries, whether or not the file has them. */
@@ -112,7 +94,7 @@ static int coroutine_fn GRAPH_RDLOCK load(Qcow2Writer *w)
     int ret;
 
     g_clear_pointer(&w->reftable, g_free);
-    w->reftable_entries = w->blocks_end = 0;
+    w->reftable_entries = w->blocks_end = w->unsure_end = 0;
     ret = qcow2_reftable_load(w->s, &w->reftable, &w->reftable_entries);
     if (ret < 0) {
         return ret;
@@ -125,6 +107,7 @@ static int coroutine_fn GRAPH_RDLOCK load(Qcow2Writer *w)
         w->blocks_end = w->reftable[i] ? i + 1 : w->blocks_end;
     }
     w->hint = 0;
+    w->longest = UINT64_MAX;
     w->bytes_at = 0;
     w->virgin = qcow2_clusters(&s->geo, qcow2_file_length(s)) << s->geo.cluster_bits;
     return 0;

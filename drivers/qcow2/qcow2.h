@@ -31,6 +31,7 @@
 #define QCOW2_MAX_REFTABLE_BYTES (8 * 1024 * 1024)
 #define QCOW2_MAX_SNAPSHOTS 65536
 #define QCOW2_MAX_SNAPSHOT_EXTRA 1024
+#define QCOW2_SNAPSHOT_EXTRA 16 /* bytes of it that version 3 requires */
 #define QCOW2_MAX_SNAPSHOT_TABLE (64 * 1024 * 1024)
 #define QCOW2_MAX_BITMAPS 65535
 #define QCOW2_MAX_BITMAP_DIRECTORY (1024 * QCOW2_MAX_BITMAPS)
@@ -463,6 +464,13 @@ void qcow2_snapshots_clear(Qcow2SnapshotTable *table);
  * entry's length with padding, or -EFBIG if it has too much extra data.
  */
 int64_t qcow2_snapshot_parse(const uint8_t *buf, unsigned version, Qcow2Snapshot *snapshot);
+/* The length that an entry says it has, with padding; looks at its first 40 bytes. */
+uint64_t qcow2_snapshot_entry_length(const uint8_t *entry);
+/*
+ * Add such an entry to @table. Of the extra data, what version 3 requires is completed:
+ * the VM state is as large as the entry says, the disk has @disk_size bytes.
+ */
+void qcow2_snapshot_append(GByteArray *table, const uint8_t *entry, uint64_t disk_size);
 bool qcow2_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info);
 bool qcow2_snapshot_load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot,
                              GError **errp);

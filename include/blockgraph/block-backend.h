@@ -110,6 +110,10 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
 int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
 int coroutine_fn blk_co_flush(BlockBackend *blk);
+/*
+ * See bdrv_co_truncate(): where the format does not commit, no write of a coroutine
+ * is to be in flight beyond an end that moves down. blk_truncate() drains by itself.
+ */
 int coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t offset, bool exact,
                                  BlockPrealloc prealloc, GError **errp);
 /* See bdrv_co_block_status_above(), without the file. */
@@ -161,6 +165,7 @@ int blk_pwritev(BlockBackend *blk, int64_t offset, int64_t bytes, IOVector *iov,
 int blk_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
 int blk_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
 int blk_flush(BlockBackend *blk);
+/* In a drained section: requests in flight end before, others come after. */
 int blk_truncate(BlockBackend *blk, int64_t offset, bool exact, BlockPrealloc prealloc,
                  GError **errp);
 

@@ -172,6 +172,11 @@ struct BlockDriver {
      */
     int (*bdrv_probe)(const uint8_t *buf, size_t size, const char *filename);
     /*
+     * Protocols: whether a plain path that is @filename is theirs and not the file
+     * driver's, since a device is there. Default: no.
+     */
+    bool (*bdrv_probe_device)(const char *filename);
+    /*
      * Turn "NAME:rest" into options (a new object) for a protocol. Default:
      * {"filename": the name}.
      */
@@ -410,9 +415,9 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_flush)(BlockDriverState *bs);
     /*
      * Change the length; a format resizes its child too and calls
-     * bdrv_set_length(). Requests may be in flight, also beyond the new end; but at a
-     * format that commits, the whole node is claimed exclusively.
-     * Default: -ENOTSUP.
+     * bdrv_set_length(). A length that gets smaller is the node's already, lest requests
+     * that begin now lie beyond it; others may be in flight there. At a format that
+     * commits, the whole node is claimed exclusively instead. Default: -ENOTSUP.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
                                                          bool exact, BlockPrealloc prealloc,

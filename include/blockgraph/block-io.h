@@ -73,7 +73,9 @@ extern const char *const block_prealloc_words[];
 /*
  * Change the node's length. With @exact false, longer than @offset is good
  * enough (block devices). Needs BLK_PERM_RESIZE on @child. New space reads as
- * zeros.
+ * zeros. A format that commits has all other requests wait, and so does whoever
+ * passes through; else the caller sees to it that no write is in flight beyond an
+ * end that moves down, by a drained section, say: it could lengthen the file again.
  */
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
                                   BlockPrealloc prealloc, GError **errp) GRAPH_RDLOCK;

@@ -4,8 +4,8 @@
  */
 #include <string.h>
 
-#include "blockgraph/snapshot.h"
 #include "qcow2-shapes.h"
+#include "with-snapshot.h"
 
 #define SHAPE(NAME, UNIT, UNITS, BASE_UNITS, OPEN, CREATE, VERBS)                                  \
     {                                                                                              \
@@ -55,60 +55,16 @@ static const CrashFormat no_unref = SHAPE("-no-unref", 4096, 12, 4, ",discard-no
 
 /* ---- With a snapshot of what was there at first ------------------------------------------- */
 
-static bool create_with_snapshot(const CrashFormat *format, CrashStore *store, GString *why)
-{
-    BdrvSnapshotInfo info = {.name = "before", .icount = UINT64_MAX};
-    g_autoptr(BlockBackend) blk =
-        crash_create_by_driver(format, store, why) ? crash_open(format, why) : NULL;
-    g_autoptr(GError) err = NULL;
-
-    if (blk && !bdrv_snapshot_create(blk_bs(blk), &info, &err)) {
-        g_string_append_printf(why, "creating a snapshot: %s", err->message);
-    }
-    return why->len == 0;
-}
-
-static void add_finding(void *opaque, const char *line)
-{
-    g_string_append_printf(opaque, "%s; ", line);
-}
-
-/* The check is content, and the snapshot has what it had. */
-static bool snapshot_is_whole(const CrashFormat *format, BlockBackend *blk, GString *why)
-{
-    g_autoptr(JsonObject) options = block_options_parse(format->options, NULL, NULL);
-    g_autoptr(BlockBackend) reader =
-        blk_new_open(NULL, options, 0, &block_open_policy_follow, NULL);
-    g_autofree uint8_t *data = g_malloc(format->base_bytes);
-    g_autofree uint8_t *expected = g_malloc(format->base_bytes);
-    g_autoptr(GString) findings = g_string_new(NULL);
-    BdrvCheckResult result = {0};
-
-    crash_model_fill(1, 0, format->base_bytes, expected);
-    if (!reader || !bdrv_snapshot_load_tmp(blk_bs(reader), "1", NULL, NULL) ||
-        blk_pread(reader, 0, format->base_bytes, data, 0) < 0 ||
-        memcmp(data, expected, format->base_bytes) != 0) {
-        g_string_append(why, "the snapshot is not what it was");
-        return false;
-    }
-    if (bdrv_check(blk_bs(blk), &result, add_finding, findings) < 0 || result.corruptions ||
-        result.check_errors) {
-        g_string_append(why, findings->str);
-        return false;
-    }
-    return true;
-}
-
 static const CrashFormat snapshot = {
     .name = "qcow2-with-snapshot",
     .options = CRASH_QCOW2_OPEN,
     .length = 12 * 4096,
     .unit = 4096,
     .base_bytes = 5 * 4096,
-    .create = create_with_snapshot,
+    .create = crash_create_with_snapshot,
     .driver = "qcow2",
     .create_options = "size=48k,cluster_size=4k",
-    .examine = snapshot_is_whole,
+    .examine = crash_snapshot_is_whole,
     .verbs = crash_verbs_compress,
 };
 

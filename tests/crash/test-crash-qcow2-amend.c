@@ -11,6 +11,9 @@
 #include <cmocka.h>
 
 #include "campaign.h"
+#include "with-snapshot.h"
+
+#define MAX_VERBS 64
 
 static void amend(CrashRun *run, const char *text)
 {
@@ -74,20 +77,64 @@ static CrashFormat small = SHAPE("-small", 1024, 24, 6, false, "size=24k,cluster
 static CrashFormat overlay =
     SHAPE("-overlay", 4096, 12, 12, true,
           "size=48k,cluster_size=4k,compat=0.10,backing_file=recorder:base,backing_fmt=raw");
-static const CrashFormat *const shapes[] = { &plain, &small, &overlay, NULL };
+/* The snapshot's entry has no extra data, which version 3 requires. */
+static bool create_old_snapshot(const CrashFormat *format, CrashStore *store, GString *why);
+static CrashFormat snapshot = {
+    .name = "qcow2-amend-snapshot", .options = OPEN, .length = 12 * 4096, .unit = 4096,
+    .base_bytes = 5 * 4096, .create = create_old_snapshot, .driver = "qcow2",
+    .create_options = "size=48k,cluster_size=4k,compat=0.10", .examine = crash_snapshot_is_whole,
+};
+static const CrashFormat *const shapes[] = { &plain, &small, &overlay, &snapshot, NULL };
 
-/* The verbs for disks, and ours. */
-static void make_verbs(void)
+static uint64_t number_at(const CrashImage *image, int64_t offset, unsigned bytes)
 {
-    static CrashVerb verbs[64];
+    uint8_t buf[8] = { 0 };
+    uint64_t number;
+
+    crash_image_read(image, offset, bytes, buf + 8 - bytes);
+    memcpy(&number, buf, 8);
+    return GUINT64_FROM_BE(number);
+}
+
+static bool create_old_snapshot(const CrashFormat *format, CrashStore *store, GString *why)
+{
+    static const uint8_t none[4];
+    uint8_t names[256] = { 0 };
+    CrashImage *image;
+    uint64_t entry, extra;
+
+    if (!crash_create_with_snapshot(format, store, why)) {
+        return false;
+    }
+    image = crash_store_image(store, crash_store_find(store, "image"));
+    entry = number_at(image, 64, 8);
+    extra = number_at(image, entry + 36, 4);
+    crash_image_read(image, entry + 40 + extra, sizeof(names), names);
+    crash_image_write(image, entry + 36, sizeof(none), none);
+    crash_image_write(image, entry + 40, sizeof(names), names);
+    return true;
+}
+
+/* These verbs, and ours, in @verbs, which has room for MAX_VERBS. */
+static const CrashVerb *join_verbs(const CrashVerb *others, CrashVerb *verbs)
+{
     size_t n = 0;
 
-    for (const CrashVerb *verb = crash_verbs_disk; verb->name; verb++) {
+    for (const CrashVerb *verb = others; verb->name; verb++) {
         verbs[n++] = *verb;
     }
-    g_assert(n + G_N_ELEMENTS(own_verbs) < G_N_ELEMENTS(verbs));
+    g_assert(n + G_N_ELEMENTS(own_verbs) < MAX_VERBS);
     memcpy(verbs + n, own_verbs, sizeof(own_verbs));
-    plain.verbs = small.verbs = overlay.verbs = verbs;
+    return verbs;
+}
+
+static void make_verbs(void)
+{
+    static CrashVerb disk_verbs[MAX_VERBS], fixed_verbs[MAX_VERBS];
+
+    plain.verbs = small.verbs = overlay.verbs = join_verbs(crash_verbs_disk, disk_verbs);
+    /* With snapshots, version 2 has one size. */
+    snapshot.verbs = join_verbs(crash_verbs_fixed, fixed_verbs);
 }
 
 static void every_sequence_of_one_and_two_survives(void **state)

@@ -89,10 +89,9 @@ triplet=$(cd "$folder/root/usr/lib" && echo *-linux-gnu*)
 for tool in "${tools[@]}"; do
     cat > "$folder/$tool" <<WRAPPER
 #!/bin/sh
-root=\$(dirname "\$(readlink -f "\$0")")/root
-export LD_LIBRARY_PATH="\$root/usr/lib/$triplet:\$root/lib/$triplet"
-export QEMU_MODULE_DIR="\$root/usr/lib/$triplet/qemu"
-exec "\$root/usr/bin/$tool" "\$@"
+export LD_LIBRARY_PATH='$folder/root/usr/lib/$triplet:$folder/root/lib/$triplet'
+export QEMU_MODULE_DIR='$folder/root/usr/lib/$triplet/qemu'
+exec '$folder/root/usr/bin/$tool' "\$@"
 WRAPPER
     chmod +x "$folder/$tool"
 done

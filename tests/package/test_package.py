@@ -82,24 +82,28 @@ class Package(unittest.TestCase):
     def needed(self, path):
         return re.findall(r'\(NEEDED\).*\[(.*)\]', run('readelf', '-d', path))
 
-    def build_with_subproject(self, name, *options):
-        consumer = os.path.join(self.work, name)
-        shutil.copytree(os.path.join(TOP, 'tests', 'package', 'consumer'), consumer)
-        shutil.copy(EXAMPLE, consumer)
-        copy_tree(os.path.join(consumer, 'subprojects', 'libblockgraph'))
+    def build_with_subproject(self, kind):
+        """One build folder for all kinds: what they have in common is compiled once."""
+        consumer = os.path.join(self.work, 'consumer')
         build = os.path.join(consumer, 'build')
-        run('meson', 'setup', build, consumer, *options)
+        if not os.path.exists(consumer):
+            shutil.copytree(os.path.join(TOP, 'tests', 'package', 'consumer'), consumer)
+            shutil.copy(EXAMPLE, consumer)
+            copy_tree(os.path.join(consumer, 'subprojects', 'libblockgraph'))
+            run('meson', 'setup', build, consumer)
+        run('meson', 'configure', build, '-Ddefault_library=' + kind,
+            '-Dlibblockgraph:default_library=' + kind)
         run('ninja', '-C', build, 'read-image')
         program = os.path.join(build, 'read-image')
         self.check_consumer(program)
         return program
 
     def test_consumer_builds_it_as_a_meson_subproject(self):
-        program = self.build_with_subproject('consumer')
+        program = self.build_with_subproject('shared')
         self.assertIn('libblockgraph.so.0', self.needed(program))
 
     def test_consumer_links_the_subproject_statically(self):
-        program = self.build_with_subproject('static-consumer', '--default-library=static')
+        program = self.build_with_subproject('static')
         self.assertNotIn('libblockgraph.so.0', self.needed(program))
 
     def test_consumer_links_the_installed_shared_library(self):

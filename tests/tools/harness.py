@@ -44,16 +44,15 @@ class Result:
         return 'status %d\n--- stdout\n%s--- stderr\n%s' % (self.status, self.out, self.err)
 
 
-def limit_files():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+# For all programs that are run; one at a time would mean to fork all of Python for each.
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
 
 
 def run(program, args, cwd=None, env=None, **more):
     """Run a program; output is text in which any byte survives."""
     done = subprocess.run([program, *map(str, args)], cwd=cwd, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT,
-                          env={**os.environ, **(env or {})}, check=False, preexec_fn=limit_files,
-                          **more)
+                          env={**os.environ, **(env or {})}, check=False, **more)
     return Result(done.returncode, done.stdout.decode('utf-8', 'surrogateescape'),
                   done.stderr.decode('utf-8', 'surrogateescape'))
 

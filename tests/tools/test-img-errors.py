@@ -131,8 +131,65 @@ class ErrorsTest(harness.ToolTest):
             self.check_same('create', '-f', 'raw', 'a.qcow2', '1M')
             for command in (['info'], ['map'], ['check'], ['snapshot', '-l']):
                 self.check_same(*command, '-U', 'a.qcow2')
+            # An overlay of a disk in use is how backups begin.
+            self.check_same('create', '-f', 'qcow2', '-b', 'a.qcow2', '-F', 'qcow2', 'over.qcow2')
             holder.stdin.close()
             holder.wait(harness.TIMEOUT)
+
+    def test_raw_image_that_is_written_to_is_not_copied(self):
+        self.need_reference_text()
+        with subprocess.Popen([harness.reference_io(), '-f', 'raw', 'a.raw'],
+                              cwd=self.scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as holder:
+            holder.stdin.write('length\n')
+            holder.stdin.flush()
+            holder.stdout.readline()
+            for args in (['-f', 'raw'], ['-U', '-f', 'raw'], ['-f', 'raw', '-O', 'qcow2']):
+                self.check_same('convert', *args, 'a.raw', 'out')
+            for command in ('info', 'map', 'measure'):
+                self.check_same(command, '-f', 'raw', 'a.raw')
+            holder.stdin.close()
+            holder.wait(harness.TIMEOUT)
+
+    def test_source_is_no_data_file_of_the_target(self):
+        before = self.read('a.raw')
+        for more in ([], ['-U']):
+            result = self.img('convert', *more, '-f', 'raw', '-O', 'qcow2', '-o',
+                              'data_file=a.raw', 'a.raw', 'out.qcow2')
+            self.assertEqual(result.status, 1, result)
+            self.assertIn("the target is a file of the source 'a.raw', too", result.err)
+            self.assertTrue(self.read('a.raw') == before)
+
+    def test_messages_do_not_land_in_the_image(self):
+        """Started without standard input, output and error, as daemons start programs."""
+        self.make('create', '-q', '-f', 'qcow2', 'f.qcow2', '1M')
+        before = self.read('f.qcow2')
+        for command in (['resize', 'f.qcow2', '64k'], ['snapshot', '-d', 'nosuch', 'f.qcow2'],
+                        ['bitmap', '--remove', 'f.qcow2', 'nosuch'], ['info', 'f.qcow2']):
+            done = subprocess.run(['sh', '-c', 'exec "$@" <&- >&- 2>&-', 'sh', self.as_qemu,
+                                   *command], cwd=self.scratch, check=False)
+            self.assertEqual(done.returncode, 0 if command[0] == 'info' else 1, command)
+            self.assertTrue(self.read('f.qcow2') == before, command)
+
+    def test_file_above_the_limit(self):
+        """An error of the write, not the end of the program."""
+        for command in (['create', '-f', 'raw', 'out', '1G'],
+                        ['convert', '-f', 'raw', '-S', '0', 'a.raw', 'out'],
+                        ['convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', 'a.raw', 'out']):
+            done = subprocess.run(['sh', '-c', 'ulimit -f 1; exec "$@"', 'sh', self.as_qemu,
+                                   *command], cwd=self.scratch, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, check=False, text=True)
+            self.assertEqual(done.returncode, 1, (command, done.stderr))
+            self.assertRegex(done.stderr, 'too large', command)
+
+    def test_raw_image_that_was_guessed(self):
+        """Whoever may write to it is warned."""
+        self.need_reference_text()
+        for command in (['resize', 'a.raw', '2M'], ['check', '-r', 'all', 'a.raw'],
+                        ['resize', '-f', 'raw', 'a.raw', '3M'],
+                        ['check', 'a.raw']):
+            self.check_same(*command)
+        self.assertIn('probing guessed raw', self.img('resize', 'a.raw', '4M').err)
 
     def test_output_that_cannot_be_written(self):
         for command in (['info', 'a.raw'], ['info', '--output=json', 'a.raw'], ['map', 'a.raw'],

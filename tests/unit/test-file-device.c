@@ -84,7 +84,7 @@ static bool have_loop_devices(void)
 
 static BlockBackend *open_device(const Loop *loop, int flags)
 {
-    return open_blk(options_of("driver=file,filename=%s", loop->path), flags);
+    return open_blk(options_of("driver=host_device,filename=%s", loop->path), flags);
 }
 
 /* ---- Tests -------------------------------------------------------------------------- */
@@ -149,12 +149,12 @@ static void a_read_only_device_is_opened_for_writing_only_if_reading_will_do(voi
     g_autofree uint8_t *data = pattern(64 * KiB, 4);
     Loop loop = loop_new("ro", data, 64 * KiB, 512, LO_FLAGS_READ_ONLY);
     g_autofree char *text = g_strdup_printf("Could not open '%s': Permission denied", loop.path);
-    g_autofree char *options = g_strdup_printf("driver=file,auto-read-only=on,filename=%s",
+    g_autofree char *options = g_strdup_printf("driver=host_device,auto-read-only=on,filename=%s",
                                                loop.path);
     BlockDriverState *bs;
     BlockBackend *blk;
 
-    assert_open_fails(options_of("driver=file,filename=%s", loop.path), BDRV_O_RDWR, text);
+    assert_open_fails(options_of("driver=host_device,filename=%s", loop.path), BDRV_O_RDWR, text);
     bs = open_node_with(options, BDRV_O_RDWR);
     assert_true(bdrv_is_read_only(bs));
     bdrv_unref(bs);
@@ -213,15 +213,38 @@ static void two_names_of_a_device_are_one_file(void **state)
 
     assert_int_equal(symlink(loop.path, link_path), 0);
     blk[0] = open_device(&loop, 0);
-    blk[1] = open_blk(options_of("driver=file,filename=%s", link_path), 0);
+    blk[1] = open_blk(options_of("driver=host_device,filename=%s", link_path), 0);
     blk[2] = open_blk(options_of("driver=file,filename=%s,locking=off", loop.backing), 0);
     for (int i = 0; i < 3; i++) {
         assert_true(bdrv_find_format("file")->bdrv_get_identity(blk_bs(blk[i]), &dev[i],
                                                                 &ino[i]));
         blk_unref(blk[i]);
     }
+    assert_open_fails(options_of("driver=file,filename=%s", loop.path), 0, "regular file");
+    assert_open_fails(options_of("driver=host_device,filename=%s", loop.backing), 0,
+                      "block device");
     assert_true(dev[0] == dev[1] && ino[0] == ino[1]);
     assert_false(dev[0] == dev[2] && ino[0] == ino[2]);
+    loop_free(&loop);
+}
+
+/* Nobody has to name the driver. */
+static void the_path_tells_that_it_is_a_device(void **state)
+{
+    Loop loop = loop_new("path", NULL, 64 * KiB, 512, 0);
+    BlockBackend *blk[] = {
+        blk_new_open(loop.path, NULL, 0, NULL, NULL),
+        open_blk(options_of("driver=raw,file.filename=%s", loop.path), 0),
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(blk); i++) {
+        assert_non_null(blk[i]);
+        bdrv_graph_rdlock_main_loop();
+        assert_string_equal(bdrv_get_format_name(bdrv_child_bs(
+                                bdrv_get_child(blk_bs(blk[i]), "file"))), "host_device");
+        bdrv_graph_rdunlock_main_loop();
+        blk_unref(blk[i]);
+    }
     loop_free(&loop);
 }
 
@@ -229,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(devices_are_read_and_written_with_either_sector_size),
+        cmocka_unit_test(the_path_tells_that_it_is_a_device),
         cmocka_unit_test(zeroing_and_discarding_reach_the_device),
         cmocka_unit_test(a_read_only_device_is_opened_for_writing_only_if_reading_will_do),
         cmocka_unit_test(a_device_keeps_its_length),

@@ -21,7 +21,10 @@ static struct {
     int called;     /* reads and writes by coroutines */
     int flushes;
     int64_t result; /* of the next AioRequest; 0: all */
-    bool hold;      /* AioRequests wait */
+    bool hold;      /* AioRequests wait, and writes of coroutines */
+    Coroutine *held;
+    int busy;       /* AioRequests that were not carried out yet; atomic */
+    int truncate_ret;
 } disk;
 
 static bool disk_open(BlockDriverState *bs, JsonObject *options, int flags, GError **errp)
@@ -45,12 +48,14 @@ static void disk_move(BlockDriverState *bs, bool write, int64_t offset, IOVector
     } else {
         io_vector_from_buf(iov, 0, disk.data + offset, iov->size);
     }
+    __atomic_fetch_sub(&disk.busy, 1, __ATOMIC_RELEASE);
 }
 
 static bool disk_prepare_aio(BlockDriverState *bs, BdrvIoType type, int64_t offset, IOVector *iov,
                              AioRequest *req)
 {
     disk.passed++;
+    __atomic_fetch_add(&disk.busy, 1, __ATOMIC_RELAXED);
     prepare_call(req, &(CallIo){bs, disk_move, type == BDRV_IO_WRITE, offset, iov,
                                 disk.result ? disk.result : (int64_t)iov->size});
     disk.result = 0;
@@ -69,6 +74,10 @@ static int coroutine_fn disk_pwritev(BlockDriverState *bs, int64_t offset, int64
                                      IOVector *iov, int flags)
 {
     disk.called++;
+    if (disk.hold) {
+        disk.held = coroutine_self();
+        coroutine_yield();
+    }
     io_vector_to_buf(iov, 0, disk.data + offset, bytes);
     return 0;
 }
@@ -82,8 +91,8 @@ static int coroutine_fn disk_flush(BlockDriverState *bs)
 static int coroutine_fn disk_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                       BlockPrealloc prealloc, GError **errp)
 {
-    bdrv_set_length(bs, offset);
-    return 0;
+    assert_int_equal(__atomic_load_n(&disk.busy, __ATOMIC_ACQUIRE), 0);
+    return disk.truncate_ret;
 }
 
 static BlockDriver disk_driver = {
@@ -497,6 +506,9 @@ static void old_answers_are_not_learned(void **state)
 static void let_go(void *opaque)
 {
     __atomic_store_n(&disk.hold, false, __ATOMIC_RELEASE);
+    if (disk.held) {
+        coroutine_enter(g_steal_pointer(&disk.held));
+    }
 }
 
 /* Start a read that passes, and is held until somebody waits for it. */
@@ -535,6 +547,94 @@ static void drained_section_waits_and_holds_back(void **state)
     bdrv_drained_end(bdrv_find_node("disk"));
     assert_int_equal(wait_result(&second), 0);
     assert_memory_equal(buf2, disk.data, 512);
+    blk_unref(blk);
+}
+
+typedef struct Shrink {
+    BlockBackend *blk;
+    int ret;
+    bool done;
+} Shrink;
+
+static void coroutine_fn shrink_entry(void *opaque)
+{
+    Shrink *shrink = opaque;
+
+    shrink->ret = blk_co_truncate(shrink->blk, SIZE / 2, true, BLOCK_PREALLOC_OFF, NULL);
+    shrink->done = true;
+    aio_wait_kick();
+}
+
+/* How it ends to take off the second half while a write there passes, or a read. */
+static int shrink_beside(BlockBackend *blk, bool write, bool from_coroutine)
+{
+    Shrink shrink = {.blk = blk};
+    uint8_t buf[512] = "";
+    Result r = {0};
+    IOVector iov;
+
+    io_vector_init_buf(&iov, buf, sizeof(buf));
+    check_read(blk, 0, 512);
+    disk.hold = true;
+    (write ? blk_aio_pwritev : blk_aio_preadv)(blk, SIZE - 512, &iov, 0, note_result, &r);
+    assert_int_equal(disk.busy, 1);
+    aio_bh_oneshot(aio_context_main(), let_go, NULL);
+    if (from_coroutine) {
+        coroutine_enter(coroutine_create(shrink_entry, &shrink));
+        assert_int_equal(transfer(blk, true, SIZE - 512, 512, buf), -EIO); /* came later */
+        AIO_WAIT_WHILE(!shrink.done);
+    } else {
+        shrink.ret = blk_truncate(blk, SIZE / 2, true, BLOCK_PREALLOC_OFF, NULL);
+    }
+    assert_int_equal(r.calls, 1);
+    assert_int_equal(r.ret, 0);
+    return shrink.ret;
+}
+
+/* A write that lands beyond the new end afterwards would make the file longer again. */
+static void shrinking_waits_for_what_has_passed(void **state)
+{
+    static const char *const graphs[] = {"driver=raw,file.driver=test-disk,file.node-name=disk",
+                                         "driver=test-disk,node-name=disk"};
+
+    for (int i = 0; i < 16; i++) {
+        int expected = i & 8 ? -EIO : 0;
+        int64_t length = expected ? SIZE : SIZE / 2;
+        BlockBackend *blk;
+
+        disk_reset(1, 1);
+        disk.truncate_ret = expected;
+        blk = backend_on(graphs[i & 1], BDRV_O_RDWR | BDRV_O_RESIZE);
+        assert_int_equal(shrink_beside(blk, i & 2, i & 4), expected);
+        assert_int_equal(blk_getlength(blk), length);
+        assert_int_equal(bdrv_getlength(bdrv_find_node("disk")), length);
+        if (expected) {
+            assert_true(passes(blk, true, SIZE - 512, 512));
+        }
+        blk_unref(blk);
+    }
+}
+
+/* One that was the first here, and went by a coroutine, ends before as well. */
+static void shrinking_drains(void **state)
+{
+    BlockBackend *blk;
+    uint8_t buf[512] = "";
+    Result r = {0};
+    IOVector iov;
+
+    disk_reset(1, 1);
+    blk = backend_on("driver=raw,file.driver=test-disk,file.node-name=disk",
+                     BDRV_O_RDWR | BDRV_O_RESIZE);
+    io_vector_init_buf(&iov, buf, sizeof(buf));
+    disk.hold = true;
+    blk_aio_pwritev(blk, SIZE - 512, &iov, 0, note_result, &r);
+    AIO_WAIT_WHILE(!disk.held);
+    aio_bh_oneshot(aio_context_main(), let_go, NULL);
+    assert_int_equal(blk_truncate(blk, SIZE / 2, true, BLOCK_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(r.calls, 1);
+    assert_int_equal(r.ret, 0);
+    assert_int_equal(bdrv_getlength(bdrv_find_node("disk")), SIZE / 2);
     blk_unref(blk);
 }
 
@@ -661,6 +761,8 @@ int main(void)
         cmocka_unit_test(requests_stop_at_the_end_that_was_moved),
         cmocka_unit_test(old_answers_are_not_learned),
         cmocka_unit_test(drained_section_waits_and_holds_back),
+        cmocka_unit_test(shrinking_waits_for_what_has_passed),
+        cmocka_unit_test(shrinking_drains),
         cmocka_unit_test(medium_goes_after_its_requests),
         cmocka_unit_test(writer_of_the_graph_waits_for_slots),
         cmocka_unit_test(callback_may_let_go_of_the_backend),

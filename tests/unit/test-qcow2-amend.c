@@ -135,6 +135,87 @@ static void data_survives_each_change(void **state)
     }
 }
 
+/* ---- Snapshots ----------------------------------------------------------------------------- */
+
+/*
+ * Have each entry of the snapshot table of a small image have @extra bytes of extra data, as
+ * version 2 allows. The table stays in its cluster.
+ */
+static void cut_extra(const char *path, uint32_t extra)
+{
+    g_autoptr(GByteArray) table = g_byte_array_new();
+    static const uint8_t padding[8];
+    Image image = { 0 };
+    char *data = NULL;
+    uint64_t at;
+
+    assert_true(g_file_get_contents(path, &data, &image.size, NULL));
+    image.data = (uint8_t *)data;
+    image.cluster_bits = qcow2_be32(image.data + 20);
+    at = snapshots_at(&image);
+    for (uint32_t i = 0; i < qcow2_be32(image.data + 60); i++) {
+        const uint8_t *entry = image.data + at;
+        uint32_t had = qcow2_be32(entry + 36), be_extra = GUINT32_TO_BE(extra);
+
+        g_byte_array_append(table, entry, 36);
+        g_byte_array_append(table, (const uint8_t *)&be_extra, 4);
+        g_byte_array_append(table, entry + 40, extra);
+        g_byte_array_append(table, entry + 40 + had,
+                            qcow2_be16(entry + 12) + qcow2_be16(entry + 14));
+        g_byte_array_append(table, padding, -table->len & 7);
+        at += qcow2_snapshot_entry_length(entry);
+    }
+    memcpy(image.data + snapshots_at(&image), table->data, table->len);
+    assert_true(g_file_set_contents(path, data, image.size, NULL));
+    g_free(data);
+}
+
+static void take_snapshot(BlockBackend *blk, const char *name)
+{
+    BdrvSnapshotInfo info = { .name = name, .icount = UINT64_MAX };
+    GError *err = NULL;
+    bool ok = bdrv_snapshot_create(blk_bs(blk), &info, &err);
+
+    assert_ok(ok, err);
+}
+
+/* Version 3 requires of snapshots what version 2 does not. */
+static void snapshots_without_extra_data_get_what_version_3_requires(void **state)
+{
+    static const uint32_t extras[] = { 0, 8, 12, 16, 24 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(extras); i++) {
+        g_autofree char *path = create_image("old.qcow2", "cluster_size=4k,compat=0.10", 1 * MiB);
+        BlockBackend *blk = open_writable(path);
+        g_autofree uint8_t *data = pattern(64 * KiB, i);
+        BdrvSnapshotInfo info;
+
+        assert_int_equal(blk_pwrite(blk, 0, 64 * KiB, data, 0), 0);
+        take_snapshot(blk, "one");
+        take_snapshot(blk, "another, with a longer name");
+        blk_unref(blk);
+        cut_extra(path, extras[i]);
+        blk = open_writable(path);
+        assert_int_equal(blk_pwrite_zeroes(blk, 0, 32 * KiB, 0), 0);
+        amend(blk, "compat=1.1,size=2M");
+        blk_unref(blk);
+        assert_whole(path, true);
+        assert_int_equal(number_at(path, 4, 4), 3);
+        blk = open_writable(path);
+        assert_true(bdrv_snapshot_get(blk_bs(blk), 1, &info));
+        assert_string_equal(info.name, "another, with a longer name");
+        assert_int_equal(info.disk_size, 1 * MiB);
+        assert_int_equal(info.vm_state_size, 0);
+        assert_true(bdrv_snapshot_goto(blk_bs(blk), 0, NULL));
+        assert_int_equal(blk_getlength(blk), 1 * MiB);
+        assert_reads(blk, 0, 64 * KiB, data);
+        blk_unref(blk);
+        assert_whole(path, true);
+    }
+}
+
+/* ---- What stays ---------------------------------------------------------------------------- */
+
 static void names_in_the_header_stay(void **state)
 {
     g_autofree char *base = make_file("base.raw", NULL, 1 * MiB);
@@ -282,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(data_survives_each_change),
+        cmocka_unit_test(snapshots_without_extra_data_get_what_version_3_requires),
         cmocka_unit_test(names_in_the_header_stay),
         cmocka_unit_test(what_cannot_be_is_refused_and_changes_nothing),
         cmocka_unit_test(shared_clusters_keep_the_width),

@@ -48,7 +48,7 @@ static void assert_clean(const char *path)
 static void assert_not_corrupt(const char *path)
 {
     BdrvCheckResult result = { 0 };
-    BlockBackend *blk = open_qcow2(path, BDRV_O_CHECK);
+    BlockBackend *blk = open_qcow2(path, BDRV_O_CHECK | BDRV_O_NO_BACKING);
 
     assert_int_equal(bdrv_check(blk_bs(blk), &result, NULL, NULL), 0);
     assert_int_equal(result.corruptions, 0);
@@ -386,6 +386,47 @@ static void what_cannot_be_stored_is_refused(void **state)
     blk_unref(blk);
 }
 
+/*
+ * With small clusters, the backing file's name is where the extension is to be. It moves out
+ * of the way, or both are one write of a sector, or the bitmaps are refused.
+ */
+static void names_of_any_length_make_room(void **state)
+{
+    const int flags = BDRV_O_RDWR | BDRV_O_NO_BACKING | BDRV_O_NO_FLUSH;
+    /* For clusters of 512, 1024 and 2048 bytes: what one sector has, or half of the cluster. */
+    static const int most[] = { 344, 440, 952 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(most); i++) {
+        for (int n = 20; n <= most[i] + 9; n += n < most[i] - 16 ? 13 : 1) {
+            g_autofree char *name = g_strnfill(n, 'n');
+            g_autofree char *text = g_strdup_printf("cluster_size=%d,backing_file=%s,"
+                                                    "backing_fmt=raw", 512 << i, name);
+            g_autofree char *path = create_image(text, 1 << 20);
+            BlockBackend *blk = open_qcow2(path, flags);
+            bool ok;
+
+            add(blk, "a", 65536);
+            ok = bdrv_dirty_bitmaps_store(blk_bs(blk), NULL);
+            assert_int_equal(ok, n <= most[i]);
+            if (!ok) {
+                bdrv_dirty_bitmap_remove(find(blk, "a"));
+            }
+            blk_unref(blk);
+            assert_not_corrupt(path);
+            blk = open_qcow2(path, flags);
+            assert_string_equal(bdrv_get_backing_filename(blk_bs(blk)), name);
+            if (ok) {
+                assert_bitmap(blk, "a", "a/65536/1/0:");
+                remove_bitmap(blk, "a");
+            }
+            blk_unref(blk);
+            blk = open_qcow2(path, BDRV_O_NO_BACKING);
+            assert_string_equal(bdrv_get_backing_filename(blk_bs(blk)), name);
+            blk_unref(blk);
+        }
+    }
+}
+
 /* ---- Crashes and errors ---------------------------------------------------------------- */
 
 /* What a crash right now would leave of the image at @path, as "crash.qcow2". */
@@ -524,6 +565,7 @@ int main(void)
         cmocka_unit_test(guest_writes_mark_stored_bitmaps),
         cmocka_unit_test(random_changes_survive_reopening),
         cmocka_unit_test(what_cannot_be_stored_is_refused),
+        cmocka_unit_test(names_of_any_length_make_room),
         cmocka_unit_test(a_crash_leaves_stored_bitmaps_inconsistent),
         cmocka_unit_test(read_only_opening_writes_nothing),
         cmocka_unit_test(failed_writes_lose_clusters_at_most),

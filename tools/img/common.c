@@ -117,6 +117,18 @@ const BlockOpenPolicy *img_policy(const ImgArgs *args)
     return args->untrusted ? &nothing : &block_open_policy_follow;
 }
 
+void img_warn_if_guessed(BlockDriverState *bs)
+{
+    if (bdrv_was_probed(bs) && strcmp(bdrv_get_format_name(bs), "raw") == 0) {
+        fprintf(stderr,
+                "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+                "         Automatically detecting the format is dangerous for raw images, write "
+                "operations on block 0 will be restricted.\n"
+                "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+                bdrv_get_filename(bs));
+    }
+}
+
 BlockBackend *img_open(const ImgArgs *args, const char *filename, const char *format,
                        bool image_opts, int flags)
 {
@@ -140,6 +152,8 @@ BlockBackend *img_open(const ImgArgs *args, const char *filename, const char *fo
     }
     if (blk == NULL) {
         tool_error_take(err, "Could not open '%s': ", filename);
+    } else if (flags & BDRV_O_RDWR) {
+        img_warn_if_guessed(blk_bs(blk));
     }
     return blk;
 }

@@ -30,6 +30,8 @@ bool img_parse_cache(const char *mode, int *flags, bool *writethrough);
 /* Who may open what an image names: with --untrusted, nobody. */
 const BlockOpenPolicy *img_policy(const ImgArgs *args);
 
+/* Warn of a writable image that was probed as raw; nothing if it is another one. */
+void img_warn_if_guessed(BlockDriverState *bs);
 /*
  * Open @filename (with @image_opts: an option list), of @format or probed if
  * NULL, with these flags and -U as it was given.

@@ -107,11 +107,9 @@ static bool is_on_regular_files(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) children = g_ptr_array_new();
     bool regular = true;
-    struct stat st;
 
     if (bdrv_is_protocol(bs)) {
-        return strcmp(bdrv_get_format_name(bs), "file") == 0 &&
-               stat(bdrv_get_filename(bs), &st) == 0 && S_ISREG(st.st_mode);
+        return strcmp(bdrv_get_format_name(bs), "file") == 0;
     }
     bdrv_graph_rdlock_main_loop();
     for (BdrvChild *child = bdrv_next_child(bs, NULL); child != NULL;

@@ -223,11 +223,27 @@ static bool check_options(const Convert *conv)
 
 /* ---- Sources -------------------------------------------------------------------------- */
 
+/* What somebody writes to meanwhile would be copied in parts of different times. */
+static bool keep_unchanged(ConvertSource *src)
+{
+    GError *err = NULL;
+
+    if (!blk_set_perm(src->blk, BLK_PERM_CONSISTENT_READ,
+                      BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED, &err)) {
+        tool_error_take(err, "Could not open '%s': ", src->name);
+        return false;
+    }
+    return true;
+}
+
 static bool open_source(Convert *conv, ConvertSource *src, int flags)
 {
     src->blk = img_open(conv->args, src->name, conv->args->format, conv->args->image_opts, flags);
     if (src->blk == NULL ||
         (conv->snapshot != NULL && !img_load_snapshot(src->blk, conv->snapshot))) {
+        return false;
+    }
+    if (!conv->args->force_share && !keep_unchanged(src)) {
         return false;
     }
     src->length = blk_getlength(src->blk);
@@ -303,6 +319,16 @@ static bool refuse_source_as_target(const Convert *conv, const char *source)
     tool_error("%s: the target is a file of the source '%s', too", conv->engine.target_name,
                source);
     return true;
+}
+
+/* What is made must be no file of a source: neither the image nor its data file. */
+static bool refuse_to_overwrite(const Convert *conv, JsonObject *options)
+{
+    const char *name = conv->engine.target_name;
+    const char *data = json_object_get_string_member_with_default(options, "data_file", name);
+
+    return refuse_source_as_target(conv, img_file_set_find(conv->files, name)) ||
+           refuse_source_as_target(conv, img_file_set_find(conv->files, data));
 }
 
 /* Whether the target's format can do what was asked for. */
@@ -383,7 +409,7 @@ static bool create_target(Convert *conv, BlockDriver *drv, int64_t size)
     options = img_create_options("", conv->options, drv, file_drv);
     if (options == NULL || !check_abilities(conv, drv) ||
         !add_backing(conv, options) || !check_compression(conv, options) ||
-        refuse_source_as_target(conv, img_file_set_find(conv->files, name))) {
+        refuse_to_overwrite(conv, options)) {
         return false;
     }
     json_object_set_int_member(options, "size", size);

@@ -146,6 +146,7 @@ static bool add_backing(const Create *create, JsonObject *options)
 }
 
 /* Open the backing file, to see that it is there, and for its length. */
+/* Only its format and length are asked for, which a machine that runs on it does not change. */
 static BlockDriverState *open_backing(const Create *create, const char *backing,
                                       const char *format)
 {
@@ -159,7 +160,7 @@ static BlockDriverState *open_backing(const Create *create, const char *backing,
     }
     name = bdrv_combine_filename(create->filename, backing, &err);
     if (name != NULL) {
-        bs = bdrv_open(name, options, 0, img_policy(create->args), &err);
+        bs = bdrv_open(name, options, BDRV_O_FORCE_SHARE, img_policy(create->args), &err);
     }
     if (bs == NULL) {
         tool_error_take(err, "%s: ", create->filename);
