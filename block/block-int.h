@@ -237,6 +237,11 @@ BlockDriver *bdrv_probe_buffer(const uint8_t *buf, size_t size, const char *file
 /* The driver for a path that is no "NAME:…": a device's own, or "file". NULL with @errp. */
 BlockDriver *bdrv_find_path_protocol(const char *path, GError **errp);
 bool bdrv_driver_is_protocol(const BlockDriver *drv);
+/* Whether the driver moves the bytes itself, as protocols and some filters do. */
+static inline bool bdrv_moves_data(const BlockDriverState *bs)
+{
+    return bs->drv->bdrv_co_preadv != NULL;
+}
 /* The name of the protocol in "NAME:…", or NULL for a path; free with g_free(). */
 char *bdrv_filename_protocol(const char *filename);
 

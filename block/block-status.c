@@ -16,6 +16,9 @@ typedef struct Status {
 static int coroutine_fn GRAPH_RDLOCK node_status(BlockDriverState *bs, int64_t offset,
                                                  int64_t bytes, Status *st);
 
+static int coroutine_fn GRAPH_RDLOCK raw_status(BlockDriverState *bs, int64_t offset,
+                                                int64_t bytes, Status *st);
+
 /* Asked at any offset: no data moves, so the request alignment does not matter. */
 static int coroutine_fn GRAPH_RDLOCK protocol_status(BlockDriverState *bs, int64_t offset,
                                                      int64_t bytes, Status *st)
@@ -33,6 +36,8 @@ static int coroutine_fn GRAPH_RDLOCK protocol_status(BlockDriverState *bs, int64
             return -EIO;
         }
         st->flags = ret;
+    } else if (bs->drv->is_filter) {
+        return raw_status(bdrv_filter_child(bs)->bs, offset, bytes, st);
     }
     if (st->flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO)) {
         st->flags |= BDRV_BLOCK_ALLOCATED;
@@ -142,7 +147,7 @@ static int coroutine_fn node_status(BlockDriverState *bs, int64_t offset, int64_
     hook.bytes = bytes;
     ret = bdrv_co_enter_node(bs, &hook);
     if (ret >= 0) {
-        ret = bdrv_is_protocol(bs) ? protocol_status(bs, offset, bytes, st)
+        ret = bdrv_moves_data(bs) ? protocol_status(bs, offset, bytes, st)
                                    : format_status(bs, offset, bytes, st);
     }
     if (hook.release) {

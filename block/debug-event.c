@@ -56,13 +56,17 @@ const char *const bdrv_debug_event_names[] = {
     [BDRV_DEBUG__MAX] = NULL,
 };
 
-void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event)
+void coroutine_fn bdrv_co_node_debug_event(BlockDriverState *bs, BdrvDebugEvent event)
 {
-    BlockDriverState *bs = child->bs;
-
-    IO_CODE();
     bdrv_graph_assert_readable();
     if (bs->drv->bdrv_co_debug_event) {
         bs->drv->bdrv_co_debug_event(bs, event);
     }
+}
+
+void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event)
+{
+    IO_CODE();
+    bdrv_graph_assert_readable();
+    bdrv_co_node_debug_event(child->bs, event);
 }

@@ -10,7 +10,7 @@ static BlockDriver *drivers; /* in order of name; written by the main thread onl
 
 bool bdrv_driver_is_protocol(const BlockDriver *drv)
 {
-    return drv->bdrv_co_preadv != NULL;
+    return drv->bdrv_co_preadv && !drv->is_filter;
 }
 
 /* What is wrong with a driver's table, or NULL. */
@@ -30,8 +30,8 @@ static const char *driver_flaw(const BlockDriver *drv)
         return "it maps, so the core moves its data: pwritev, pwrite_zeroes, pdiscard and "
                "block_status are for protocols";
     }
-    if (drv->bdrv_co_preadv && (drv->is_filter || drv->bdrv_co_map_commit)) {
-        return "a protocol is no filter and commits nothing";
+    if (drv->bdrv_co_preadv && drv->bdrv_co_map_commit) {
+        return "it moves its data itself, so it commits nothing";
     }
     if (drv->bdrv_prepare_aio && !drv->bdrv_co_preadv) {
         return "bdrv_prepare_aio is for protocols";

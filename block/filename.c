@@ -14,6 +14,7 @@ static bool option_is_weak(const char *name)
     static const char *const weak[] = {
         "driver", "file", "filename", "node-name", "read-only", "auto-read-only", "discard",
         "force-share", "cache", "detect-zeroes", "locking", "aio",
+        "log-super-update-interval",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(weak); i++) {
@@ -67,8 +68,8 @@ static JsonObject *full_options(BlockDriverState *bs) GRAPH_RDLOCK
 static int option_rank(const char *name)
 {
     static const char *const first[] = {
-        "read-zeroes", "offset", "opt-write-zero", "max-write-zero", "image",
-        "max-transfer", "driver", "size", "file", "filename",
+        "read-zeroes", "offset", "opt-write-zero", "max-write-zero", "image", "max-transfer",
+        "test", "log", "log-sector-size", "driver", "size", "log-append", "file", "filename",
     };
     size_t i = 0;
 

@@ -46,6 +46,12 @@ static inline int64_t bdrv_mapping_place(const BdrvMapping *m, int64_t offset)
  * set then, even on failure, it is called when the request is over. */
 int coroutine_fn bdrv_co_enter_node(BlockDriverState *bs, BdrvIoRequest *req) GRAPH_RDLOCK;
 
+/* ---- debug-event.c ----------------------------------------------------------------- */
+
+/* A request to @bs itself has come to @event. */
+void coroutine_fn bdrv_co_node_debug_event(BlockDriverState *bs,
+                                           BdrvDebugEvent event) GRAPH_RDLOCK;
+
 /* ---- io-protocol.c: bounds are checked, the vector is @bytes long ----------------- */
 
 int coroutine_fn bdrv_co_protocol_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,

@@ -175,18 +175,44 @@ static int coroutine_fn GRAPH_RDLOCK read_edges(BlockDriverState *bs, int64_t of
     /* The last unit; or more, from where memory is aligned, too. */
     int64_t tail = BDRV_ALIGN_DOWN(end - start - align,
                                    MAX(align, (int64_t)bs->limits.min_mem_alignment));
-    bool read_tail = offset + bytes < end;
+    bool read_head = start < offset, read_tail = offset + bytes < end;
+    bool in_one = read_head && read_tail && tail == 0;
     IOVector edge;
     int ret = 0;
 
-    if (start < offset && !(read_tail && tail == 0)) {
+    if (read_head) {
+        bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_RMW_HEAD);
+    }
+    if (read_head && !in_one) {
         io_vector_init_buf(&edge, buf, align);
         ret = driver_io(bs->drv->bdrv_co_preadv, bs, start, align, &edge, 0);
+        if (ret >= 0) {
+            bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_RMW_AFTER_HEAD);
+        }
     }
     if (ret >= 0 && read_tail) {
+        bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_RMW_TAIL);
         io_vector_init_buf(&edge, buf + tail, end - start - tail);
         ret = driver_io(bs->drv->bdrv_co_preadv, bs, start + tail, end - start - tail, &edge, 0);
+        if (ret >= 0 && in_one) {
+            bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_RMW_AFTER_HEAD);
+        }
+        if (ret >= 0) {
+            bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_RMW_AFTER_TAIL);
+        }
     }
+    return ret;
+}
+
+/* What is aligned, in pieces that the driver takes. */
+static int coroutine_fn GRAPH_RDLOCK write_pieces(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, IOVector *iov, int flags)
+{
+    int ret;
+
+    bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV);
+    ret = driver_io(bs->drv->bdrv_co_pwritev, bs, offset, bytes, iov, flags);
+    bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_DONE);
     return ret;
 }
 
@@ -211,7 +237,7 @@ static int coroutine_fn GRAPH_RDLOCK write_bounced(BlockDriverState *bs, int64_t
     if (ret >= 0) {
         io_vector_to_buf(iov, iov_offset, buf + (offset - start), bytes);
         io_vector_init_buf(&bounce, buf, end - start);
-        ret = driver_io(bs->drv->bdrv_co_pwritev, bs, start, end - start, &bounce, flags);
+        ret = write_pieces(bs, start, end - start, &bounce, flags);
     }
     claim_end(bs->claims, &claim);
     free(buf);
@@ -228,7 +254,7 @@ static int coroutine_fn GRAPH_RDLOCK write_aligned(BlockDriverState *bs, int64_t
     if (claimed) {
         claim_begin(bs->claims, &claim, offset, bytes, false);
     }
-    ret = driver_io(bs->drv->bdrv_co_pwritev, bs, offset, bytes, iov, flags);
+    ret = write_pieces(bs, offset, bytes, iov, flags);
     if (claimed) {
         claim_end(bs->claims, &claim);
     }
@@ -326,6 +352,7 @@ int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t of
     int ret;
 
     bdrv_graph_assert_readable();
+    bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_ZERO);
     if (!whole_units(offset, bytes, bs->limits.pwrite_zeroes_alignment, &start, &end)) {
         ret = flags & BDRV_REQ_NO_FALLBACK ? -ENOTSUP : write_zero_data(bs, offset, bytes);
     } else {
@@ -338,6 +365,7 @@ int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t of
             ret = write_zero_data(bs, end, offset + bytes - end);
         }
     }
+    bdrv_co_node_debug_event(bs, BDRV_DEBUG_PWRITEV_DONE);
     bdrv_note_write(bs, ret < 0 ? 0 : offset + bytes);
     if (ret >= 0 && (flags & BDRV_REQ_FUA) && (as_data || !(native & BDRV_REQ_FUA))) {
         ret = bdrv_co_flush(bs);

@@ -31,6 +31,7 @@ static int coroutine_fn GRAPH_RDLOCK read_encoded(BlockDriverState *bs, const Bd
     int ret = -ENOMEM;
 
     if (src && dst) {
+        bdrv_co_debug_event(m->child, BDRV_DEBUG_READ_COMPRESSED);
         ret = bdrv_co_pread(m->child, m->child_offset, m->child_bytes, src, 0);
         if (ret >= 0) {
             ret = aio_co_call(decode_on_worker, &job);
@@ -45,6 +46,24 @@ static int coroutine_fn GRAPH_RDLOCK read_encoded(BlockDriverState *bs, const Bd
 }
 
 /* ---- Parts ------------------------------------------------------------------------ */
+
+/* Tell the node's file that it is going to be read, or in its place the backing file. */
+static void coroutine_fn GRAPH_RDLOCK read_event(BlockDriverState *bs, const BdrvMapping *m)
+{
+    BdrvChild *primary;
+
+    if (bs->drv->is_filter) {
+        return;
+    }
+    if (m->target == BDRV_MAP_DATA) {
+        bdrv_co_debug_event(m->child, BDRV_DEBUG_READ_AIO);
+    } else {
+        primary = bdrv_primary_child(bs);
+        if (primary) {
+            bdrv_co_debug_event(primary, BDRV_DEBUG_READ_BACKING_AIO);
+        }
+    }
+}
 
 /* The node and offset where a part's bytes are to be read; NULL for zeros. */
 static BlockDriverState *GRAPH_RDLOCK read_from(BlockDriverState *bs, const BdrvMapping *m,
@@ -76,6 +95,7 @@ static int coroutine_fn GRAPH_RDLOCK read_part(Part *part)
                             part->iov_offset);
     }
     from = read_from(part->bs, &part->mapping, &offset);
+    read_event(part->bs, &part->mapping);
     io_vector_init(&slice, 1);
     io_vector_append(&slice, part->iov, part->iov_offset, part->bytes);
     ret = bdrv_co_node_preadv(from, offset, part->bytes, &slice, part->flags);
@@ -153,11 +173,12 @@ static int coroutine_fn GRAPH_RDLOCK read_past_end(BlockDriverState *bs, int64_t
 static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *offset,
                                                int64_t bytes, IOVector *iov, int flags)
 {
+    BlockDriverState *node;
     BdrvMapping m;
     int64_t n;
     int ret;
 
-    if (bdrv_is_protocol(*bs)) {
+    if (bdrv_moves_data(*bs)) {
         ret = bdrv_co_protocol_preadv(*bs, *offset, bytes, iov, flags);
         return MIN(ret, 0);
     }
@@ -171,11 +192,13 @@ static int coroutine_fn GRAPH_RDLOCK read_step(BlockDriverState **bs, int64_t *o
     if (m.target == BDRV_MAP_ENCODED) {
         return read_encoded(*bs, &m, *offset, bytes, iov, 0);
     }
-    *bs = read_from(*bs, &m, offset);
+    node = *bs;
+    *bs = read_from(node, &m, offset);
     if (!*bs) {
         io_vector_memset(iov, 0, 0, bytes);
         return 0;
     }
+    read_event(node, &m);
     return 1;
 }
 
@@ -215,7 +238,7 @@ int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64
         BdrvIoRequest hook = {BDRV_IO_READ, flags, offset, bytes, iov};
         int64_t inside = bdrv_getlength(bs) - offset;
 
-        if (inside < bytes && !bdrv_is_protocol(bs)) {
+        if (inside < bytes && !bdrv_moves_data(bs)) {
             return read_past_end(bs, offset, inside, iov, flags);
         }
         ret = bdrv_co_enter_node(bs, &hook);

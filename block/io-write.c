@@ -34,6 +34,15 @@ static int coroutine_fn GRAPH_RDLOCK protocol_change(const ChangeOp *op, BlockDr
     }
 }
 
+/* Tell the node's file that it is going to be written to. */
+static void coroutine_fn GRAPH_RDLOCK write_event(const ChangeOp *op, BlockDriverState *bs,
+                                                  const BdrvMapping *m)
+{
+    if (op->op == BDRV_MAP_WRITE && !bs->drv->is_filter) {
+        bdrv_co_debug_event(m->child, BDRV_DEBUG_WRITE_AIO);
+    }
+}
+
 static int coroutine_fn GRAPH_RDLOCK change_part(const ChangeOp *op, Part *part)
 {
     int64_t place = bdrv_mapping_place(&part->mapping, part->offset);
@@ -44,6 +53,7 @@ static int coroutine_fn GRAPH_RDLOCK change_part(const ChangeOp *op, Part *part)
     if (part->iov) {
         io_vector_append(&slice, part->iov, part->iov_offset, part->bytes);
     }
+    write_event(op, part->bs, &part->mapping);
     ret = node_change(op, part->mapping.child->bs, place, part->bytes, &slice, part->flags);
     io_vector_destroy(&slice);
     return ret;
@@ -116,7 +126,7 @@ static int coroutine_fn GRAPH_RDLOCK change_in_parts(const ChangeOp *op, BlockDr
  */
 static bool may_grow(const ChangeOp *op, const BlockDriverState *bs)
 {
-    bool ends_below = bdrv_is_protocol(bs) ||
+    bool ends_below = bdrv_moves_data(bs) ||
                       (bs->drv->bdrv_co_getlength && !bs->drv->bdrv_co_map_commit);
 
     return op->op != BDRV_MAP_DISCARD && ends_below &&
@@ -131,19 +141,19 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
                                                  int64_t *offset, int64_t bytes, IOVector *iov,
                                                  int flags)
 {
-    bool is_protocol = bdrv_is_protocol(*bs);
+    bool moves_data = bdrv_moves_data(*bs);
     BdrvMapping m;
     int64_t n;
     int ret;
 
-    if (is_protocol && (flags & BDRV_REQ_COMPRESSED)) {
+    if (moves_data && (flags & BDRV_REQ_COMPRESSED)) {
         return -ENOTSUP;
     }
     if (*offset > bdrv_getlength(*bs) - bytes && !may_grow(op, *bs) &&
-        !(is_protocol && op->op == BDRV_MAP_DISCARD)) {
+        !(moves_data && op->op == BDRV_MAP_DISCARD)) {
         return -EIO;
     }
-    if (is_protocol) {
+    if (moves_data) {
         return protocol_change(op, *bs, *offset, bytes, iov, flags);
     }
     if ((*bs)->drv->bdrv_co_map_commit) {
@@ -161,6 +171,7 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
     }
     ret = mapping_allows(op, &m);
     if (ret > 0) {
+        write_event(op, *bs, &m);
         *offset = bdrv_mapping_place(&m, *offset);
         *bs = m.child->bs;
     }
@@ -220,7 +231,7 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
             flags &= ~BDRV_REQ_MAY_UNMAP;
         }
         /* Rule 11: what the format has in memory has to reach the disk as well. */
-        fua = (flags & BDRV_REQ_FUA) && !bdrv_is_protocol(bs) && bs->drv->bdrv_co_flush;
+        fua = (flags & BDRV_REQ_FUA) && !bdrv_moves_data(bs) && bs->drv->bdrv_co_flush;
         flags &= fua ? ~BDRV_REQ_FUA : ~0;
         marks = __atomic_load_n(&bs->dirty_bitmaps, __ATOMIC_ACQUIRE) != NULL;
         grows = op->op != BDRV_MAP_DISCARD && !bdrv_is_protocol(bs) &&

@@ -43,6 +43,16 @@ static int coroutine_fn GRAPH_RDLOCK flush_children(BlockDriverState *bs, int ro
     return ret;
 }
 
+/* A node that keeps its data below has come to @event: tell where it keeps it. */
+static void coroutine_fn GRAPH_RDLOCK flush_event(BlockDriverState *bs, BdrvDebugEvent event)
+{
+    BdrvChild *primary = bdrv_moves_data(bs) ? NULL : bdrv_primary_child(bs);
+
+    if (primary) {
+        bdrv_co_node_debug_event(primary->bs, event);
+    }
+}
+
 static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
 {
     uint64_t writes = sharded_count_sum(&bs->writes);
@@ -51,10 +61,10 @@ static int coroutine_fn GRAPH_RDLOCK flush_driver(BlockDriverState *bs)
     if (!bs->drv->bdrv_co_flush) {
         return 0;
     }
-    if (bdrv_is_protocol(bs) && (bs->open_flags & BDRV_O_NO_FLUSH)) {
+    if (bdrv_moves_data(bs) && (bs->open_flags & BDRV_O_NO_FLUSH)) {
         return 0; /* formats write back what they keep in memory all the same */
     }
-    if (bdrv_is_protocol(bs) && __atomic_load_n(&bs->flushed_writes, __ATOMIC_SEQ_CST) == writes) {
+    if (bdrv_moves_data(bs) && __atomic_load_n(&bs->flushed_writes, __ATOMIC_SEQ_CST) == writes) {
         return 0; /* nothing was written since */
     }
     bdrv_graph_assert_readable();
@@ -76,12 +86,14 @@ int coroutine_fn bdrv_co_node_flush(BlockDriverState *bs)
     }
     ret = enter_node(bs, BDRV_IO_FLUSH, 0);
     if (ret >= 0) {
+        flush_event(bs, BDRV_DEBUG_FLUSH_TO_OS);
         ret = flush_children(bs, BDRV_CHILD_DATA, BDRV_CHILD_METADATA);
     }
     if (ret >= 0) {
         ret = flush_driver(bs);
     }
     if (ret >= 0) {
+        flush_event(bs, BDRV_DEBUG_FLUSH_TO_DISK);
         ret = flush_children(bs, BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED, 0);
     }
     if (ret >= 0) {

@@ -28,6 +28,9 @@ int open_child_flags(BlockDriverState *bs, int flags, int role)
     if (role & BDRV_CHILD_FILTERED && bs->drv->is_filter) {
         return flags;
     }
+    if (role & BDRV_CHILD_DATA && bs->drv->is_filter) {
+        return open_file_flags(flags) & ~BDRV_O_PROTOCOL; /* another image, not its storage */
+    }
     return open_file_flags(flags);
 }
 

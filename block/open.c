@@ -275,7 +275,8 @@ static void node_set_from_request(BlockDriverState *bs, OpenRequest *req)
 
 static bool node_open_driver(BlockDriverState *bs, OpenRequest *req, GError **errp)
 {
-    const char *kind = bdrv_driver_is_protocol(req->drv) ? "protocol" : "format";
+    bool is_protocol = bdrv_driver_is_protocol(req->drv) || req->drv->protocol_name;
+    const char *kind = is_protocol ? "protocol" : "format";
 
     if (!bs->drv->bdrv_open(bs, req->options, req->flags, errp)) {
         return false;

@@ -96,7 +96,7 @@ static int coroutine_fn GRAPH_RDLOCK step(Way *way, int64_t bytes)
         return -ENOTSUP;
     }
     way->writable = way->writable && is_transparent(bs, BDRV_IO_WRITE);
-    if (bdrv_is_protocol(bs)) {
+    if (bdrv_moves_data(bs)) {
         return bs->drv->bdrv_prepare_aio ? 0 : -ENOTSUP;
     }
     if (way->depth == MAX_DEPTH) {

@@ -112,6 +112,9 @@ static int64_t coroutine_fn GRAPH_RDLOCK allocated_size(BlockDriverState *bs)
     if (bdrv_is_protocol(bs)) {
         return -ENOTSUP;
     }
+    if (bs->drv->is_filter) {
+        return allocated_size(bdrv_filter_child(bs)->bs);
+    }
     for (BdrvChild *child = bs->children; child; child = child->next_child) {
         int64_t n;
 

@@ -244,27 +244,17 @@ static void blkdebug_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
 
 /* ---- The filter --------------------------------------------------------------------- */
 
-/* Events that every request of a type comes with; NONE where there is none. */
-static const BdrvDebugEvent io_events[][2] = {
-    [BDRV_IO_READ] = {BDRV_DEBUG_READ_AIO},
-    [BDRV_IO_WRITE] = {BDRV_DEBUG_PWRITEV, BDRV_DEBUG_WRITE_AIO},
-    [BDRV_IO_WRITE_ZEROES] = {BDRV_DEBUG_PWRITEV_ZERO},
-    [BDRV_IO_DISCARD] = {BDRV_DEBUG_NONE},
-    [BDRV_IO_FLUSH] = {BDRV_DEBUG_FLUSH_TO_OS, BDRV_DEBUG_FLUSH_TO_DISK},
-    [BDRV_IO_BLOCK_STATUS] = {BDRV_DEBUG_NONE},
-    [BDRV_IO_TRUNCATE] = {BDRV_DEBUG_NONE},
-};
+static BdrvChild *image_of(BlockDriverState *bs) GRAPH_RDLOCK
+{
+    return bdrv_get_child(bs, "image");
+}
 
+/* Requests without data; the others are asked about in the pieces that the limits make. */
 static int coroutine_fn blkdebug_co_before_io(BlockDriverState *bs, BdrvIoRequest *req)
 {
-    BlkdebugState *s = bdrv_state(bs);
+    bool whole = req->type == BDRV_IO_FLUSH || req->type == BDRV_IO_BLOCK_STATUS;
 
-    for (int i = 0; i < 2; i++) {
-        if (io_events[req->type][i] != BDRV_DEBUG_NONE) {
-            blkdebug_event(s, io_events[req->type][i]);
-        }
-    }
-    return blkdebug_check(s, req);
+    return whole ? blkdebug_check(bdrv_state(bs), req->type, req->offset, req->bytes) : 0;
 }
 
 static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BdrvDebugEvent event)
@@ -272,23 +262,45 @@ static void coroutine_fn blkdebug_co_debug_event(BlockDriverState *bs, BdrvDebug
     blkdebug_event(bdrv_state(bs), event);
 }
 
-static int coroutine_fn blkdebug_co_map(BlockDriverState *bs, const BdrvMapRequest *req,
-                                        BdrvMapping *mapping)
+static int coroutine_fn blkdebug_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           IOVector *iov, int flags)
 {
+    int ret = blkdebug_check(bdrv_state(bs), BDRV_IO_READ, offset, bytes);
+
     bdrv_graph_assert_readable();
-    mapping->offset = 0;
-    mapping->bytes = MAX(bdrv_getlength(bs), req->offset + req->bytes);
-    mapping->target = BDRV_MAP_DATA;
-    mapping->child = bdrv_get_child(bs, "image");
-    mapping->raw = true;
-    mapping->writable = true;
-    return 0;
+    return ret < 0 ? ret : bdrv_co_preadv(image_of(bs), offset, bytes, iov, flags);
+}
+
+static int coroutine_fn blkdebug_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            IOVector *iov, int flags)
+{
+    int ret = blkdebug_check(bdrv_state(bs), BDRV_IO_WRITE, offset, bytes);
+
+    bdrv_graph_assert_readable();
+    return ret < 0 ? ret : bdrv_co_pwritev(image_of(bs), offset, bytes, iov, flags);
+}
+
+static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, int flags)
+{
+    int ret = blkdebug_check(bdrv_state(bs), BDRV_IO_WRITE_ZEROES, offset, bytes);
+
+    bdrv_graph_assert_readable();
+    return ret < 0 ? ret : bdrv_co_pwrite_zeroes(image_of(bs), offset, bytes, flags);
+}
+
+static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    int ret = blkdebug_check(bdrv_state(bs), BDRV_IO_DISCARD, offset, bytes);
+
+    bdrv_graph_assert_readable();
+    return ret < 0 ? ret : bdrv_co_pdiscard(image_of(bs), offset, bytes);
 }
 
 static int64_t coroutine_fn blkdebug_co_getlength(BlockDriverState *bs)
 {
     bdrv_graph_assert_readable();
-    return bdrv_co_getlength(bdrv_child_bs(bdrv_get_child(bs, "image")));
+    return bdrv_co_getlength(bdrv_child_bs(image_of(bs)));
 }
 
 static int coroutine_fn blkdebug_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
@@ -297,7 +309,7 @@ static int coroutine_fn blkdebug_co_truncate(BlockDriverState *bs, int64_t offse
     int ret;
 
     bdrv_graph_assert_readable();
-    ret = bdrv_co_truncate(bdrv_get_child(bs, "image"), offset, exact, prealloc, errp);
+    ret = bdrv_co_truncate(image_of(bs), offset, exact, prealloc, errp);
     if (ret >= 0) {
         bdrv_set_length(bs, offset);
     }
@@ -316,7 +328,6 @@ BlockDriver block_driver_blkdebug = {
     .instance_size = sizeof(BlkdebugState),
     .options = blkdebug_options,
     .is_filter = true,
-    .map_is_cheap = true,
     .bdrv_parse_filename = blkdebug_parse_filename,
     .bdrv_open = blkdebug_open,
     .bdrv_close = blkdebug_close,
@@ -326,10 +337,15 @@ BlockDriver block_driver_blkdebug = {
     .bdrv_make_filename = blkdebug_make_filename,
     .bdrv_co_get_allocated_file_size = blkdebug_co_get_allocated_file_size,
     .bdrv_co_getlength = blkdebug_co_getlength,
-    .bdrv_co_map = blkdebug_co_map,
     .bdrv_co_before_io = blkdebug_co_before_io,
     .bdrv_co_debug_event = blkdebug_co_debug_event,
+    .bdrv_co_preadv = blkdebug_co_preadv,
+    .bdrv_co_pwritev = blkdebug_co_pwritev,
+    .bdrv_co_pwrite_zeroes = blkdebug_co_pwrite_zeroes,
+    .bdrv_co_pdiscard = blkdebug_co_pdiscard,
     .bdrv_co_truncate = blkdebug_co_truncate,
     .bdrv_debug_command = blkdebug_command,
     .bdrv_debug_is_suspended = blkdebug_is_suspended,
+    .supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
+    .supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
 };

@@ -73,7 +73,7 @@ void blkdebug_free_rules(BlkdebugState *s);
 /* What @event does: activate rules, change the state, hold the request. */
 void coroutine_fn blkdebug_event(BlkdebugState *s, BdrvDebugEvent event);
 /* The error that the rules in force have for a request: 0 or -errno. */
-int coroutine_fn blkdebug_check(BlkdebugState *s, const BdrvIoRequest *req);
+int coroutine_fn blkdebug_check(BlkdebugState *s, BdrvIoType type, int64_t offset, int64_t bytes);
 int blkdebug_command(BlockDriverState *bs, const char *command, const char *argument);
 bool blkdebug_is_suspended(BlockDriverState *bs, const char *tag);
 

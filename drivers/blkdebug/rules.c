@@ -198,14 +198,14 @@ void coroutine_fn blkdebug_event(BlkdebugState *s, BdrvDebugEvent event)
 
 /* ---- Requests ------------------------------------------------------------------------------- */
 
-static bool rule_matches(const Rule *rule, const BdrvIoRequest *req)
+static bool rule_matches(const Rule *rule, BdrvIoType type, int64_t offset, int64_t bytes)
 {
-    return rule->active && (rule->iotypes & (1 << req->type)) &&
-           (rule->offset < 0 || (rule->offset >= req->offset &&
-                                 rule->offset - req->offset < req->bytes));
+    return rule->active && (rule->iotypes & (1 << type)) &&
+           (rule->offset < 0 || (rule->offset >= offset &&
+                                 rule->offset - offset < bytes));
 }
 
-int coroutine_fn blkdebug_check(BlkdebugState *s, const BdrvIoRequest *req)
+int coroutine_fn blkdebug_check(BlkdebugState *s, BdrvIoType type, int64_t offset, int64_t bytes)
 {
     bool immediately = true;
     int error = 0;
@@ -215,7 +215,7 @@ int coroutine_fn blkdebug_check(BlkdebugState *s, const BdrvIoRequest *req)
     for (p = &s->rules; *p; p = &(*p)->next) {
         Rule *rule = *p;
 
-        if (!rule_matches(rule, req)) {
+        if (!rule_matches(rule, type, offset, bytes)) {
             continue;
         }
         if (rule->after > 0) {

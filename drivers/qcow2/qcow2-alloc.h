@@ -252,6 +252,10 @@ int coroutine_fn qcow2_drop_beyond(Qcow2State *s, uint64_t end) GRAPH_RDLOCK;
  */
 int coroutine_fn qcow2_cut_file(Qcow2State *s) GRAPH_RDLOCK;
 
+/* ---- qcow2-empty.c ------------------------------------------------------------------------- */
+
+int coroutine_fn qcow2_co_make_empty(BlockDriverState *bs, GError **errp) GRAPH_RDLOCK;
+
 /* ---- qcow2-overlap.c -------------------------------------------------------------------- */
 
 /* The parts of metadata that are known by name, as bits. */

@@ -6,7 +6,10 @@
  * There are three kinds:
  *   a protocol has bdrv_co_preadv: it moves the bytes itself (file, memory);
  *   a format has bdrv_co_map: it tells where they lie (map.h);
- *   a filter is a format whose is_filter is set: it presents its one child.
+ *   a filter has is_filter set and presents one child. It maps like a format, or if it
+ *   has to see the data or more than one place is to get it, moves it like a protocol:
+ *   then the core keeps to the limits of its requests, and asks the child for the block
+ *   status and the size on disk unless the driver tells them.
  *
  * The core checks range, alignment, permissions and state once, before it
  * calls a driver: drivers do not check again. Every member says whether it is
@@ -151,7 +154,7 @@ struct BlockDriver {
     const BlockOption *create_options;
     /* Those that bdrv_co_amend takes. Default: none. */
     const BlockOption *amend_options;
-    /* Presents its child named "file" or "image" unchanged. Default: no. */
+    /* Presents its child with BDRV_CHILD_FILTERED unchanged. Default: no. */
     bool is_filter;
     /* The format may name a backing file. Default: no. */
     bool supports_backing;
@@ -328,6 +331,13 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_amend)(BlockDriverState *bs, JsonObject *options,
                                                       BdrvAmendProgress *progress, void *opaque,
                                                       GError **errp);
+    /*
+     * See bdrv_make_empty(): the node is writable, drained and flushed, no mapping is
+     * remembered before and after. What is unlinked on the disk is free at once. A
+     * power cut leaves each range as it was or given up, and leaks at most. 0, or
+     * -errno with @errp. Default: -ENOTSUP.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_make_empty)(BlockDriverState *bs, GError **errp);
     /* Bytes on disk. Default: the primary child's. */
     int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
     /*
@@ -383,8 +393,8 @@ struct BlockDriver {
                                                              BdrvDebugEvent event);
 
     /*
-     * Protocols. Requests are aligned and split to the limits and lie inside
-     * [0, BDRV_MAX_LENGTH]; the vector's size is @bytes. Reads past the end
+     * Protocols, and filters that move data. Requests are aligned and split to the
+     * limits and lie inside [0, BDRV_MAX_LENGTH]; the vector's size is @bytes. Reads past the end
      * give zeros. preadv: required; excludes bdrv_co_map.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,

@@ -222,6 +222,16 @@ typedef void BdrvAmendProgress(void *opaque, int64_t done, int64_t total);
 bool bdrv_amend(BlockDriverState *bs, JsonObject *options, BdrvAmendProgress *progress,
                 void *opaque, GError **errp);
 
+/*
+ * Give up all that the image itself holds of its disk, so that its backing file (or
+ * zeros) shows through everywhere, and the space it took. Its length, its internal
+ * snapshots and stored bitmaps stay; dirty bitmaps are not told. The node must be
+ * writable; it is drained and flushed: on success it is durable. 0, or -errno with @errp,
+ * -ENOTSUP if the format cannot: after other errors a part may be given up, and the image
+ * is whole. Waits for I/O.
+ */
+int bdrv_make_empty(BlockDriverState *bs, GError **errp);
+
 /* ---- Changing the graph ---------------------------------------------------- */
 
 /*

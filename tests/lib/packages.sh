@@ -6,7 +6,7 @@
 # To build the library and the tools.
 packages_build=(gcc libc6-dev meson ninja-build pkg-config python3
     libglib2.0-dev libjson-glib-dev liburing-dev zlib1g-dev libzstd-dev libdeflate-dev
-    systemtap-sdt-dev)
+    libedit-dev systemtap-sdt-dev)
 
 # tools/demo.sh makes a file system on top of that.
 packages_demo=("${packages_build[@]}" e2fsprogs)

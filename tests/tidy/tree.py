@@ -53,16 +53,19 @@ def _help_texts(tools):
             continue
 
         def ask(*words, path=path):
-            done = subprocess.run([path, *words, '--help'], capture_output=True, text=True,
-                                  check=True)
+            done = subprocess.run([path, *words], capture_output=True, text=True, check=True)
             return done.stdout
-        text = ask()
+        text = ask('--help')
         yield HELP + program, text
         table = re.search(r'^Commands\b.*:\n((?:[ ]+\S.*\n)+)', text, re.M)
         if 'COMMAND' in text and table is None:
             raise ValueError(f'{program} --help names no commands')
         for command in re.findall(r'^  ([a-z]\w*)', table.group(1) if table else '', re.M):
-            yield f'{HELP}{program}/{command}', ask(command)
+            yield f'{HELP}{program}/{command}', ask(command, '--help')
+        # Commands that are typed to a program tell of themselves.
+        if '-c help' in text:
+            for command in re.findall(r'^([a-z]\w*)(?=.* -- )', ask('-c', 'help'), re.M):
+                yield f'{HELP}{program}/{command}', ask('-c', f'help {command}')
 
 
 def load(top, tools=None):

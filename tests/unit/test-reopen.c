@@ -264,7 +264,7 @@ static void what_was_cached_before_is_forgotten(void **state)
 static void failed_flush_leaves_the_node_writable(void **state)
 {
     BlockDriverState *bs = open_node_with("driver=blkdebug,image.driver=memory,image.size=4k,"
-                                          "inject-error.0.event=flush_to_disk,"
+                                          "inject-error.0.event=none,inject-error.0.iotype=flush,"
                                           "inject-error.0.once=on,inject-error.0.errno=28",
                                           BDRV_O_RDWR);
     BlockBackend *blk = blk_on(bs, 0);

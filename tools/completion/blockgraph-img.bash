@@ -17,7 +17,7 @@ _blockgraph_img_values() {
             "$1" --help 2> /dev/null | sed -n 's/^Supported formats: //p' ;;
         --output) echo human json tree dot ;;
         --aio) echo io_uring threads ;;
-        --cache | --source-cache | --target-cache | -t)
+        --cache | --source-cache | --target-cache | --backing-cache | -t)
             echo none writeback writethrough directsync unsafe ;;
         --repair) echo leaks all ;;
         --preallocation) echo off metadata falloc full ;;

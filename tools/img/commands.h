@@ -8,6 +8,7 @@
 extern const ImgCommand img_amend_command;
 extern const ImgCommand img_bitmap_command;
 extern const ImgCommand img_check_command;
+extern const ImgCommand img_commit_command;
 extern const ImgCommand img_compare_command;
 extern const ImgCommand img_convert_command;
 extern const ImgCommand img_create_command;
@@ -16,6 +17,7 @@ extern const ImgCommand img_graph_command;
 extern const ImgCommand img_info_command;
 extern const ImgCommand img_map_command;
 extern const ImgCommand img_measure_command;
+extern const ImgCommand img_rebase_command;
 extern const ImgCommand img_resize_command;
 extern const ImgCommand img_snapshot_command;
 

@@ -235,8 +235,8 @@ static void set_units(ConvertEngine *eng)
         eng->write_flags |= BDRV_REQ_COMPRESSED;
         zeroes = eng->unit;
     }
-    eng->sparse_unit = eng->sparse_size;
-    if (eng->sparse_size > 0 && zeroes > 1) {
+    eng->sparse_unit = eng->all_data ? 0 : eng->sparse_size;
+    if (eng->sparse_unit > 0 && zeroes > 1) {
         eng->sparse_unit = (eng->sparse_size + zeroes - 1) / zeroes * zeroes;
     }
 }

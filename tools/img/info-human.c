@@ -145,7 +145,7 @@ static bool print_bitmaps(const BdrvImageInfo *info, int depth, GError **errp)
     return ret == 0;
 }
 
-static bool print_specific(const BdrvImageInfo *info, int depth, GError **errp)
+bool img_print_specific(const BdrvImageInfo *info, int depth, GError **errp)
 {
     JsonObjectIter iter;
     const char *name;
@@ -231,7 +231,7 @@ static bool print_node(const BdrvImageInfo *info, int depth, bool is_file, GErro
     }
     print_backing(info, depth);
     img_print_snapshots(info->bs, depth);
-    return print_specific(info, depth, errp);
+    return img_print_specific(info, depth, errp);
 }
 
 static bool print_graph(const BdrvImageInfo *info, const char *path, int depth, GError **errp)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the tests of commit and rebase share: a chain of images, for ours and for theirs."""
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+
+import harness
+
+LAYERS = ['base', 'mid', 'top']
+# What QEMU's tools have had for some versions only.
+NEW = {'commit': {'--base', '--drop'}, 'rebase': {'-c', '--backing'}}
+
+
+class Chain(harness.ToolTest):
+    """base <- mid <- top, and two folders with the same of it."""
+
+    def setUp(self):
+        super().setUp()
+        self.need_reference()
+
+    def io(self, name, *commands, fmt='qcow2', cwd=None):
+        """Have qemu-io do something."""
+        words = sum((['-c', command] for command in commands), [])
+        result = harness.run(harness.reference_io(), ['-f', fmt, *words, name],
+                             cwd or self.scratch)
+        self.assertEqual(result.status, 0, (commands, result))
+        self.assertNotIn('failed', result.out + result.err, (commands, result))
+
+    def make_chain(self, options='cluster_size=64k', base='qcow2', base_size='4M', top_size='6M'):
+        """Data, zeros over data and compressed clusters, each layer longer than the last."""
+        extra = ['-o', options]
+        self.make('create', '-q', '-f', base, *(extra if base == 'qcow2' else []), 'base',
+                  base_size)
+        self.io('base', 'write -P 1 0 1M', fmt=base)
+        self.make('create', '-q', '-f', 'qcow2', *extra, '-b', 'base', '-F', base, 'mid')
+        self.io('mid', 'write -P 2 512k 1M')
+        self.make('create', '-q', '-f', 'qcow2', *extra, '-b', 'mid', '-F', 'qcow2', 'top',
+                  top_size)
+        self.io('top', 'write -P 3 5M 70000', 'write -z 0 64k', 'write -P 4 1M 64k',
+                'write -P 5 700k 512')
+        if 'cluster_size=64k' in options:
+            self.io('top', 'write -c -P 6 1152k 64k')
+
+    @contextlib.contextmanager
+    def held(self, name):
+        """The image is open for writing in another process."""
+        with subprocess.Popen([harness.reference_io(), '-f', 'qcow2', name],
+                              cwd=self.path('mine'), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as holder:
+            holder.stdin.write(b'length\n')
+            holder.stdin.flush()
+            holder.stdout.read(1)
+            while b'B' not in holder.stdout.readline():
+                pass
+            yield
+            holder.stdin.close()
+            holder.stdout.read()
+
+    def twice(self, *names):
+        """The files in the folders of ours and of theirs."""
+        for folder in ('mine', 'theirs'):
+            shutil.rmtree(self.path(folder), ignore_errors=True)
+            os.mkdir(self.path(folder))
+            for name in names or LAYERS:
+                shutil.copy2(self.path(name), self.path(folder))
+
+    def content(self, folder, name='top'):
+        result = self.qemu('convert', '-O', 'raw', name, 'content', cwd=self.path(folder))
+        self.assertEqual(result.status, 0, result)
+        return self.read(folder + '/content')
+
+    def layers(self, folder, name='top'):
+        """Which layer has what: no matter where in its file."""
+        result = self.qemu('map', '--output=json', name, cwd=self.path(folder))
+        self.assertEqual(result.status, 0, result)
+        runs = []
+        for entry in json.loads(result.out):
+            run = [entry['depth'], entry['present'], entry['zero'], entry['data']]
+            if runs and runs[-1][1:] == run:
+                runs[-1][0] += entry['length']
+            else:
+                runs.append([entry['length'], *run])
+        return runs
+
+    def assert_clean(self, *names):
+        for name in names:
+            for program in (self.img, self.qemu):
+                result = program('check', '-f', 'qcow2', name, cwd=self.path('mine'))
+                self.assertEqual(result.status, 0, result)
+
+    def knows(self, command, args):
+        """Whether the reference, if it is an old one, knows these options."""
+        return self.compares_text or not NEW[command] & set(args)
+
+    def both(self, command, *args, text=True):
+        """The same command in both folders: the same words and exit code; returns ours."""
+        mine = self.img(command, *args, cwd=self.path('mine'))
+        theirs = self.qemu(command, *args, cwd=self.path('theirs'))
+        self.assertEqual(mine.status, theirs.status, (args, mine, theirs))
+        if text and self.compares_text:
+            self.assertEqual(self.plain(mine.out), self.plain(theirs.out), args)
+            self.assertEqual(self.plain(mine.err), self.plain(theirs.err), args)
+        return mine

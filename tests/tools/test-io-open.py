@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""io: the program's options, open, close and reopen, side by side with QEMU's."""
+import re
+
+import harness
+from io_testing import IoTest
+
+RAW = ['-f', 'raw']
+QCOW2 = ['-f', 'qcow2']
+
+
+class Open(IoTest):
+    def setUp(self):
+        super().setUp()
+        self.put('a.raw', b'\1' * 5000, size=1 << 20)
+
+    def test_program_options(self):
+        for args in (
+                ['-r', '-c', 'length', 'a.raw'], ['-c', 'length', 'a.raw'],
+                ['-c', 'write 0 512', 'a.raw'], ['none'], [*RAW, 'none'], ['-f', 'none', 'a.raw'],
+                [*RAW, 'a.raw', 'b.raw'], ['-x', 'a.raw'], ['--none', 'a.raw'], ['-c'],
+                ['-h'], [*RAW, '--cmd', 'length', '--cmd=l', 'a.raw'],
+                ['--image-opts', *RAW, '-c', 'length', 'driver=raw,file.filename=a.raw'],
+                ['--image-opts', '-c', 'length', 'driver=raw,file.filename=a.raw'],
+                ['--image-opts', '-c', 'length', 'none=3'],
+                ['-c', 'l', 'json:{"driver":"raw","file":{"driver":"file","filename":"a.raw"}}'],
+                [*RAW, '-t', 'none-such', '-c', 'length', 'a.raw'],
+                [*RAW, '-d', 'none-such', '-c', 'length', 'a.raw'],
+                [*RAW, '-i', 'none-such', '-c', 'length', 'a.raw'],
+                [*RAW, '-k', '-c', 'length', 'a.raw'], [*RAW, '-kn', '-c', 'length', 'a.raw'],
+                [*RAW, '-i', 'native', '-c', 'length', 'a.raw'],
+                [*RAW, '-i', 'threads', '-c', 'read -P 1 0 5000', 'a.raw'],
+                [*RAW, '-Cr', '-c', 'length', 'a.raw'], [*RAW, '-U', '-c', 'length', 'a.raw'],
+                [*RAW, '-rU', '-c', 'length', 'a.raw'],
+                ['--object', 'secret,id=a,data=x', *RAW, '-c', 'length', 'a.raw'],
+                ['--object', 'none,id=a', *RAW, '-c', 'length', 'a.raw'],
+                ['--object', 'secret,data=x', *RAW, '-c', 'length', 'a.raw']):
+            with self.subTest(args=args):
+                self.same(*args)
+
+    def test_the_version_is_one_that_scripts_know(self):
+        for flag in ('-V', '--version'):
+            result = self.mine(flag, '-c', 'help')
+            self.assertEqual((result.status, result.err), (0, ''))
+            self.assertRegex(result.out, r'^qemu-io version 10\.0\.0 \(libblockgraph [\d.]+\)\n$')
+
+    def test_open_and_close(self):
+        self.same('-c', 'length', '-c', 'close', '-c', 'read', '-c', 'reopen -r',
+                  '-c', 'open', '-c', 'open a b', '-c', 'open -x a', '-c', 'open none',
+                  '-c', 'open -t none-such a.raw', '-c', 'open -d none-such a.raw',
+                  '-c', 'open -i none-such a.raw', '-c', 'open -k a.raw', '-c', 'open -U a.raw',
+                  '-c', 'open -o driver=none a.raw', '-c', 'open -o driver=raw,none=1 a.raw',
+                  '-c', 'open -o driver=raw a.raw', '-c', 'length', '-c', 'open a.raw',
+                  '-c', 'close', '-c', 'close 3', '-c', 'l',
+                  '-c', 'o -r -o driver=raw,file.filename=a.raw', '-c', 'write 0 512', '-c', 'c',
+                  '-c', 'open -t none -d unmap -o driver=raw a.raw', '-c', 'write 0 512',
+                  '-c', 'close', '-c', 'open -o driver=raw -n -k a.raw', '-c', 'close',
+                  '-c', 'open -i threads -rU a.raw', '-c', 'close', '-c', 'open a.raw')
+        self.assert_equal_files('a.raw')
+
+    def test_snapshot(self):
+        before = self.read('mine/a.raw')
+        for args in ([*RAW, '-s', 'a.raw'], [*RAW, '-s', '-t', 'none', 'a.raw']):
+            self.same('-c', 'read -P 1 0 512', '-c', 'write -P 7 0 512', '-c', 'read -P 7 0 512',
+                      '-c', 'read -P 1 512 512', '-c', 'map', '-c', 'info', '-c', 'length', *args)
+        self.same('-c', 'write 0 512', '-c', 'read -P 1 0 512', '-c', 'info', *RAW, '-rs', 'a.raw')
+        self.same('-c', 'open -s -o driver=raw a.raw', '-c', 'write -z 0 1M', '-c', 'map',
+                  '-c', 'close', '-c', 'open -o driver=raw a.raw', '-c', 'read -P 1 0 5000')
+        self.same('-c', 'length', *RAW, '-s', 'none')
+        self.assertTrue(self.read('mine/a.raw') == before)
+
+    def test_reopen(self):
+        self.commands(RAW, 'a.raw', 'reopen', 'reopen -r', 'write 0 512', 'reopen -w',
+                      'write 0 512', 'reopen -c none', 'write 1 512', 'reopen -c none-such',
+                      'reopen -c writethrough', 'write 5k 512', 'reopen -c unsafe', 'reopen -rw',
+                      'reopen -r -r', 'reopen -r -o read-only=on',
+                      'reopen -c none -o cache.direct=on', 'reopen x', 'reopen -x',
+                      'reopen -o cache.no-flush=off', 'reopen -o driver=raw', 'read 0 512',
+                      'truncate 2M', 'reopen -r', 'truncate 3M', 'length')
+        self.commands([*RAW, '-r'], 'a.raw', 'write 0 512', 'reopen -w', 'write -P 3 0 512')
+        self.commands([*RAW, '-r'], 'a.raw', 'reopen -o read-only=off', 'write -P 4 9 512')
+        self.assert_equal_files('a.raw')
+
+    def test_reopen_says_which_node_it_is_about(self):
+        # QEMU's message ends behind the option's name.
+        self.need_io()
+        self.image('a.qcow2')
+        for options, name in ((RAW, 'a.raw'), (QCOW2, 'a.qcow2')):
+            words = [*options, '-c', 'reopen -o none=3', '-c', 'read -q 0 512', name]
+            mine, theirs = self.mine(*words), self.theirs(*words)
+            self.assertEqual((mine.status, re.sub(' of node .*', '', mine.err), mine.out),
+                             (theirs.status, theirs.err, theirs.out))
+
+    def test_copy_on_read_is_refused_by_name(self):
+        result = self.mine(*RAW, '-C', '-c', 'length', 'a.raw')
+        self.assertEqual((result.status, result.out, result.err), (
+            1, '', "qemu-io: can't open device a.raw: Option -C (copy-on-read) is not "
+                   "supported\n"))
+
+    def test_traces(self):
+        result = self.mine('-T', 'help')
+        self.assertEqual((result.status, result.err), (0, ''))
+        self.assertIn('\n', result.out)
+        event = result.out.split('\n', 1)[0]
+        result = self.mine('-T', event, *RAW, '-c', 'length', 'a.raw')
+        self.assertEqual((result.status, result.out), (0, '1 MiB\n'))
+
+
+if __name__ == '__main__':
+    harness.main()
