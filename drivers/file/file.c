@@ -179,7 +179,8 @@ static void file_close(BlockDriverState *bs)
     FileState *s = bdrv_state(bs);
 
     if (s->fd >= 0) {
-        close(s->fd); /* releases the locks */
+        file_lock_release_all(s->fd);
+        close(s->fd);
     }
     g_free(s->filename);
     g_mutex_clear(&s->run_mutex);

@@ -108,6 +108,11 @@ extern const BlockOption file_create_options[];
  */
 bool file_lock_take(int fd, FileLockSet set, const char *filename, GError **errp);
 void file_lock_release(int fd, FileLockSet set);
+/*
+ * Release all locks before @fd is closed. Closing would do, but not at once: the kernel
+ * may keep the file for a request through io_uring a little longer than that is in flight.
+ */
+void file_lock_release_all(int fd);
 bool file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
 void file_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared);
 void file_abort_perm(BlockDriverState *bs);

@@ -54,6 +54,15 @@ void file_lock_release(int fd, FileLockSet set)
     }
 }
 
+void file_lock_release_all(int fd)
+{
+    struct flock fl = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_PERM_BASE,
+                       .l_len = LOCK_UNSHARED_BASE + N_PERMS - LOCK_PERM_BASE};
+
+    while (fcntl(fd, F_OFD_SETLK, &fl) < 0 && errno == EINTR) {
+    }
+}
+
 static bool lock_all(int fd, FileLockSet set, const char *filename, GError **errp)
 {
     for (size_t i = 0; i < 2 * N_PERMS; i++) {

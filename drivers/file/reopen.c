@@ -33,7 +33,8 @@ static bool open_again(const FileState *s, FileReopen *r, bool writable, GError 
 static void free_reopen(FileState *s)
 {
     if (s->reopen->fd >= 0) {
-        close(s->reopen->fd); /* releases its locks */
+        file_lock_release_all(s->reopen->fd);
+        close(s->reopen->fd);
     }
     g_clear_pointer(&s->reopen, g_free);
 }

@@ -5,6 +5,7 @@
  * the library in it plays the other user.
  */
 #include "driver-testing.h"
+#include "blockgraph/reopen.h"
 
 #include <sys/wait.h>
 
@@ -250,6 +251,40 @@ static void changing_permissions_changes_the_bytes(void **state)
     blk_unref(blk);
 }
 
+/* Another reference to the file that we have open, as the kernel has for a request. */
+static int refer_to(const char *path)
+{
+    for (int fd = 3; fd < 1024; fd++) {
+        g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+        g_autofree char *target = g_file_read_link(link, NULL);
+
+        if (target && strcmp(target, path) == 0) {
+            return dup(fd);
+        }
+    }
+    return -1;
+}
+
+/* The kernel may still have the file when it is closed: the next to open must not wait. */
+static void locks_end_with_the_node_not_with_the_file(void **state)
+{
+    g_autofree char *made = make_file("late", NULL, 4096), *path = realpath(made, NULL);
+    BlockBackend *blk = open_alone(options_of("driver=file,filename=%s", path), BDRV_O_RDWR);
+    int before = refer_to(path), after;
+    GError *err = NULL;
+
+    assert_true(before >= 0);
+    assert_ok(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err), err);
+    assert_ok(bdrv_reopen_set_read_only(blk_bs(blk), true, &err), err);
+    after = refer_to(path);
+    assert_true(after >= 0);
+    assert_locked(path, "100 ");
+    blk_unref(blk);
+    assert_locked(path, "");
+    close(before);
+    close(after);
+}
+
 /* ---- Conflicts -------------------------------------------------------------------------- */
 
 static void two_writers_exclude_each_other(void **state)
@@ -352,6 +387,7 @@ int main(void)
         cmocka_unit_test(bytes_follow_from_the_permissions),
         cmocka_unit_test(readers_writers_and_sharers_hold_what_others_expect),
         cmocka_unit_test(changing_permissions_changes_the_bytes),
+        cmocka_unit_test(locks_end_with_the_node_not_with_the_file),
         cmocka_unit_test(two_writers_exclude_each_other),
         cmocka_unit_test(a_reader_is_kept_from_what_is_written_unless_it_shares),
         cmocka_unit_test(readers_do_not_mind_each_other_but_keep_writers_out),
