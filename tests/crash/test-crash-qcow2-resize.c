@@ -55,11 +55,13 @@ static void every_sequence_of_one_and_two_survives(void **state)
 {
     CrashCounts counts = { 0 };
 
-    for (unsigned i = 0; shapes[i]; i += PART) {
-        assert_true(crash_campaign_sequences(shapes[i], 2, &counts));
+    for (unsigned i = 0; shapes[i]; i++) {
+        if (i % PART == 0) {
+            assert_true(crash_campaign_sequences(shapes[i], 2, &counts));
+        }
     }
     crash_counts_print("qcow2, resized, short", &counts);
-    assert_true(counts.examined > 1000);
+    assert_true(counts.examined * PART > 10000);
 }
 
 static void long_random_sequences_survive(void **state)
@@ -70,7 +72,7 @@ static void long_random_sequences_survive(void **state)
         assert_true(crash_campaign_random(shapes[i], LONG_RUNS, 16, 100, &counts));
     }
     crash_counts_print("qcow2, resized, long", &counts);
-    assert_true(counts.examined > 1000);
+    assert_true(counts.examined > 400 * LONG_RUNS);
 }
 
 int main(int argc, char **argv)

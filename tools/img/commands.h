@@ -6,6 +6,7 @@
 #include "tools/img/options.h"
 
 extern const ImgCommand img_amend_command;
+extern const ImgCommand img_bench_command;
 extern const ImgCommand img_bitmap_command;
 extern const ImgCommand img_check_command;
 extern const ImgCommand img_commit_command;

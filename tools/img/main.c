@@ -8,6 +8,7 @@
 
 static const ImgCommand *const commands[] = {
     &img_amend_command,
+    &img_bench_command,
     &img_bitmap_command,
     &img_check_command,
     &img_commit_command,
