@@ -10,7 +10,7 @@ KIB = 1024
 RUNS = (
     '-c 10', '-c 10 -w', '-c 10 -d 3 -s 8k -S 12k -o 4k', '-c 100 -d 200', '-c 300 -d 7 -s 16k',
     '-c 10 --no-drain', '-c 5 -s 256k', '-c 5 -s 2M', '-c 5 -o 1M', '-c 5 -o 252k',
-    '-c 5 -o 256k', '-q -c 5', '-i threads -c 5', '-i io_uring -c 5', '-n -c 5',
+    '-c 5 -o 256k', '-q -c 5', '-i threads -c 5', '-i io_uring -c 5', '-n -t none -c 5',
     '-c 50 -d 10 -w --flush-interval 10', '-c 50 -d 3 -w --flush-interval 7 --no-drain',
     '-c 9 -w -t writethrough', '-c 9 -w -t none', '-c 9 -w -t unsafe -S 0', '-U -c 3',
 )
@@ -18,7 +18,7 @@ REFUSED = (
     '-c 0', '-c x', '-c 4294967296', '-c 1 -d 0', '-c 1 -s 0', '-c 1 -S -1', '-c 1 -o -1',
     '-c 1 -w --pattern 300', '-c 5 --flush-interval 5', '-c 5 -w --flush-interval 5',
     '-c 5 -w -d 2 --flush-interval 1', '-c 5 -w --flush-interval -1', '-c 5 -i native',
-    '-c 5 -i foo', '-c 5 -t foo', '-c 1 -w -U',
+    '-c 5 -n', '-c 5 -i foo', '-c 5 -t foo', '-c 1 -w -U',
 )
 
 

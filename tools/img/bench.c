@@ -33,7 +33,7 @@ static const ImgOption bench_options[] = {
       "end of the disk they go on from its beginning" },
     { "aio", 'i', "AIO", "threads, native or io_uring: how to do I/O; native is for\n"
       "cache modes without the page cache" },
-    { "native", 'n', NULL, "taken for compatibility" },
+    { "native", 'n', NULL, "the same as --aio native" },
     { "write", 'w', NULL, "write; otherwise read" },
     { "pattern", OPT_PATTERN, "PATTERN", "the byte to write (default: 0)" },
     { "flush-interval", OPT_FLUSH_INTERVAL, "INTERVAL",
@@ -274,6 +274,9 @@ static bool take_option(Bench *b, int letter)
         return tool_parse_size("step size", optarg, 0, INT32_MAX, &b->step);
     case 'i':
         return take_engine(b);
+    case 'n':
+        b->aio = "native";
+        return true;
     case 'w':
         b->write = true;
         return true;
