@@ -63,7 +63,9 @@ meson_test() {
     fi
     rm -f "$dir"meson-logs/"$phase"*.json
     # The time-outs of the single tests end a hang; this one ends the rest.
-    timeout 1500 meson test -C "$dir" "${arguments[@]}" "${tests[@]}"
+    # One more than processors: tests wait for disks a good part of their time.
+    timeout 1500 meson test -C "$dir" --num-processes $(($(nproc) + 1)) "${arguments[@]}" \
+        "${tests[@]}"
     python3 "$top/tests/lib/count.py" "$phase" "$dir"meson-logs/"$phase"*.json >> "$results" ||
         outcome "fail $phase/log"
 }
