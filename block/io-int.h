@@ -137,9 +137,26 @@ int coroutine_fn bdrv_co_write_compressed(BlockDriverState *bs, int64_t offset, 
 /* Give the driver back the retired places that nobody can use any more. */
 int coroutine_fn bdrv_co_release_retired(BlockDriverState *bs) GRAPH_RDLOCK;
 
+/* ---- run-alone.c: changes of an image as a whole, rule 7 of map.h ---------------------- */
+
+/* 0, or -errno with @errp. */
+typedef int coroutine_fn BdrvAloneFunc(BlockDriverState *bs, void *opaque, GError **errp);
+/*
+ * Run @change in a coroutine with the graph lock held shared. The node is drained, and was
+ * flushed; no mapping is remembered before or after. If the length is another then, the
+ * parents are told. 0, or -errno with @errp. Main thread, not in a coroutine.
+ */
+int bdrv_run_alone(BlockDriverState *bs, BdrvAloneFunc *change, void *opaque, GError **errp);
+/* bdrv_co_flush() with @errp, for @change that has to be durable when it ends. */
+int coroutine_fn bdrv_co_flush_image(BlockDriverState *bs, GError **errp) GRAPH_RDLOCK;
+/* What a parent that does not let @bs be resized is called, or NULL; free with g_free(). */
+char *bdrv_resize_refuser(BlockDriverState *bs);
+
+/* The length is another one: count it as a write, tell the parents. */
+void bdrv_tell_length(BlockDriverState *bs) GRAPH_RDLOCK;
 /* A shared page of zeros, BDRV_MAX_BOUNCE long, aligned to 4 KiB. Read only. */
 void *bdrv_zero_buffer(void);
-/* Note a completed write, ending at @end, to a protocol node. */
+/* Note a completed change of @bs, which is as long as @end then at least. */
 void bdrv_note_write(BlockDriverState *bs, int64_t end);
 
 #endif

@@ -149,6 +149,15 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
     return bdrv_getlength(bs);
 }
 
+void bdrv_tell_length(BlockDriverState *bs)
+{
+    bdrv_graph_assert_readable();
+    bdrv_note_write(bs, 0);
+    for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
+        parent->ops->resized(parent);
+    }
+}
+
 /* ---- Truncate ------------------------------------------------------------------------- */
 
 static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRAPH_RDLOCK
@@ -252,10 +261,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
     if (ret >= 0) {
         bdrv_forget_mappings(bs);
         bdrv_set_length(bs, MAX(offset, exact ? 0 : bdrv_getlength(bs)));
-        bdrv_note_write(bs, 0);
-        for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
-            parent->ops->resized(parent);
-        }
+        bdrv_tell_length(bs);
     }
     in_flight_end(&bs->in_flight);
     aio_wait_kick();

@@ -152,70 +152,12 @@ JsonObject *bdrv_get_specific_info(BlockDriverState *bs, GError **errp)
     return bs->drv->bdrv_get_specific_info ? bs->drv->bdrv_get_specific_info(bs, errp) : NULL;
 }
 
-bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info)
-{
-    GLOBAL_STATE_CODE();
-    return bs->drv->bdrv_snapshot_get && bs->drv->bdrv_snapshot_get(bs, index, info);
-}
-
 int bdrv_stored_bitmap_get(BlockDriverState *bs, size_t index, BdrvStoredBitmapInfo *info,
                            GError **errp)
 {
     GLOBAL_STATE_CODE();
     return bs->drv->bdrv_stored_bitmap_get
                ? bs->drv->bdrv_stored_bitmap_get(bs, index, info, errp) : 0;
-}
-
-static bool snapshot_matches(const BdrvSnapshotInfo *sn, const char *id, const char *name)
-{
-    return (!id || strcmp(sn->id, id) == 0) && (!name || strcmp(sn->name, name) == 0);
-}
-
-static bool load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GError **errp)
-{
-    bool ok;
-
-    if (!bs->read_only) {
-        block_error_set(errp, EINVAL, "Node '%s' is not read-only: a snapshot is only read",
-                        bs->node_name);
-        return false;
-    }
-    bdrv_drained_begin(bs);
-    ok = bs->drv->bdrv_snapshot_load_tmp(bs, snapshot, errp);
-    bdrv_forget_mappings(bs);
-    bdrv_drained_end(bs);
-    return ok;
-}
-
-bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)
-{
-    BdrvSnapshotInfo sn;
-
-    GLOBAL_STATE_CODE();
-    if (!bs->drv->bdrv_snapshot_load_tmp) {
-        block_error_set(errp, ENOTSUP,
-                        "Block format '%s' used by device '' does not support temporarily loading "
-                        "internal snapshots", bs->drv->format_name);
-        return false;
-    }
-    for (size_t i = 0; bdrv_snapshot_get(bs, i, &sn); i++) {
-        if (snapshot_matches(&sn, id, name)) {
-            return load_tmp(bs, &sn, errp);
-        }
-    }
-    block_error_set(errp, ENOENT, "Can't find snapshot");
-    return false;
-}
-
-bool bdrv_snapshot_load_tmp_by_tag(BlockDriverState *bs, const char *tag, GError **errp)
-{
-    g_autoptr(GError) err = NULL;
-
-    if (bdrv_snapshot_load_tmp(bs, tag, NULL, &err)) {
-        return true;
-    }
-    return err->code == ENOENT ? bdrv_snapshot_load_tmp(bs, NULL, tag, errp)
-                               : (g_propagate_error(errp, g_steal_pointer(&err)), false);
 }
 
 /* ---- Creating and measuring -------------------------------------------------------------- */

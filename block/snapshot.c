@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Changing an image's internal snapshots: nothing is in flight, all is flushed, and no
- * mapping is remembered from before (rule 7 of map.h).
+ * An image's internal snapshots: asking, reading through one, changing.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,23 +9,20 @@
 #include "blockgraph/dirty-bitmap.h"
 #include "blockgraph/snapshot.h"
 
-typedef struct SnapshotChange SnapshotChange;
-struct SnapshotChange {
-    BlockDriverState *bs;
-    int coroutine_fn (*run)(SnapshotChange *change);
-    const BdrvSnapshotInfo *info; /* create */
-    size_t index;                 /* the others */
-    GError **errp;
-    int ret;
-};
+/* ---- Asking ------------------------------------------------------------------------------ */
 
-bool bdrv_snapshot_find(BlockDriverState *bs, const char *id, const char *name, size_t *index)
+bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info)
 {
-    BdrvSnapshotInfo sn;
-
     GLOBAL_STATE_CODE();
-    for (size_t i = 0; bdrv_snapshot_get(bs, i, &sn); i++) {
-        if ((!id || strcmp(sn.id, id) == 0) && (!name || strcmp(sn.name, name) == 0)) {
+    return bs->drv->bdrv_snapshot_get && bs->drv->bdrv_snapshot_get(bs, index, info);
+}
+
+/* Like bdrv_snapshot_find(); with what it says in @info. */
+static bool find(BlockDriverState *bs, const char *id, const char *name, size_t *index,
+                 BdrvSnapshotInfo *info)
+{
+    for (size_t i = 0; bdrv_snapshot_get(bs, i, info); i++) {
+        if ((!id || strcmp(info->id, id) == 0) && (!name || strcmp(info->name, name) == 0)) {
             *index = i;
             return true;
         }
@@ -34,57 +30,63 @@ bool bdrv_snapshot_find(BlockDriverState *bs, const char *id, const char *name, 
     return false;
 }
 
-static void coroutine_fn change_entry(void *opaque)
+bool bdrv_snapshot_find(BlockDriverState *bs, const char *id, const char *name, size_t *index)
 {
-    SnapshotChange *change = opaque;
-    BlockDriverState *bs = change->bs;
+    BdrvSnapshotInfo sn;
 
-    bdrv_graph_assert_readable();
-    in_flight_begin(&bs->in_flight);
-    /* With that, places that are retired come back to the driver, too. */
-    change->ret = bdrv_co_flush(bs);
-    if (change->ret < 0) {
-        block_error_set_errno(change->errp, change->ret, "'%s': could not flush the image",
-                              bs->filename);
-    } else {
-        change->ret = change->run(change);
-    }
-    in_flight_end(&bs->in_flight);
-    aio_wait_kick();
+    GLOBAL_STATE_CODE();
+    return find(bs, id, name, index, &sn);
 }
 
-static void tell_length(BlockDriverState *bs)
+/* ---- Reading through one -------------------------------------------------------------------- */
+
+static bool load_tmp(BlockDriverState *bs, const BdrvSnapshotInfo *snapshot, GError **errp)
 {
-    bdrv_graph_rdlock_main_loop();
-    bdrv_note_write(bs, 0);
-    for (BdrvChild *parent = bs->parents; parent; parent = parent->next_parent) {
-        parent->ops->resized(parent);
+    bool ok;
+
+    if (!bs->read_only) {
+        block_error_set(errp, EINVAL, "Node '%s' is not read-only: a snapshot is only read",
+                        bs->node_name);
+        return false;
     }
-    bdrv_graph_rdunlock_main_loop();
-}
-
-static bool run_change(SnapshotChange *change)
-{
-    BlockDriverState *bs = change->bs;
-    int64_t length;
-
-    bdrv_ref(bs);
     bdrv_drained_begin(bs);
-    length = bdrv_getlength(bs);
-    bdrv_graph_rdlock_main_loop();
-    bdrv_forget_mappings_above(bs);
-    bdrv_graph_rdunlock_main_loop();
-    bdrv_run_co(change_entry, change);
-    bdrv_graph_rdlock_main_loop();
-    bdrv_forget_mappings_above(bs);
-    bdrv_graph_rdunlock_main_loop();
-    if (bdrv_getlength(bs) != length) {
-        tell_length(bs);
-    }
+    ok = bs->drv->bdrv_snapshot_load_tmp(bs, snapshot, errp);
+    bdrv_forget_mappings(bs);
     bdrv_drained_end(bs);
-    bdrv_unref(bs);
-    return change->ret >= 0;
+    return ok;
 }
+
+bool bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)
+{
+    BdrvSnapshotInfo sn;
+    size_t index;
+
+    GLOBAL_STATE_CODE();
+    if (!bs->drv->bdrv_snapshot_load_tmp) {
+        block_error_set(errp, ENOTSUP,
+                        "Block format '%s' used by device '' does not support temporarily loading "
+                        "internal snapshots", bs->drv->format_name);
+        return false;
+    }
+    if (find(bs, id, name, &index, &sn)) {
+        return load_tmp(bs, &sn, errp);
+    }
+    block_error_set(errp, ENOENT, "Can't find snapshot");
+    return false;
+}
+
+bool bdrv_snapshot_load_tmp_by_tag(BlockDriverState *bs, const char *tag, GError **errp)
+{
+    g_autoptr(GError) err = NULL;
+
+    if (bdrv_snapshot_load_tmp(bs, tag, NULL, &err)) {
+        return true;
+    }
+    return err->code == ENOENT ? bdrv_snapshot_load_tmp(bs, NULL, tag, errp)
+                               : (g_propagate_error(errp, g_steal_pointer(&err)), false);
+}
+
+/* ---- Changing -------------------------------------------------------------------------------- */
 
 static bool may_change(BlockDriverState *bs, GError **errp)
 {
@@ -116,15 +118,17 @@ static bool may_change_one(BlockDriverState *bs, size_t index, BdrvSnapshotInfo 
 
 /* ---- Create --------------------------------------------------------------------------- */
 
-static int coroutine_fn create_run(SnapshotChange *change)
+static int coroutine_fn create(BlockDriverState *bs, void *opaque, GError **errp)
 {
+    const BdrvSnapshotInfo *info = opaque;
+
     bdrv_graph_assert_readable();
-    return change->bs->drv->bdrv_co_snapshot_create(change->bs, change->info, change->errp);
+    return bs->drv->bdrv_co_snapshot_create(bs, info, errp);
 }
 
 bool bdrv_snapshot_create(BlockDriverState *bs, const BdrvSnapshotInfo *info, GError **errp)
 {
-    SnapshotChange change = {.bs = bs, .run = create_run, .info = info, .errp = errp};
+    BdrvSnapshotInfo copy = *info;
 
     GLOBAL_STATE_CODE();
     if (!may_change(bs, errp)) {
@@ -135,42 +139,37 @@ bool bdrv_snapshot_create(BlockDriverState *bs, const BdrvSnapshotInfo *info, GE
                         " bytes in the image", info->name, info->vm_state_size);
         return false;
     }
-    return run_change(&change);
+    return bdrv_run_alone(bs, create, &copy, errp) >= 0;
 }
 
 /* ---- Apply, delete --------------------------------------------------------------------- */
 
-static int coroutine_fn goto_run(SnapshotChange *change)
+static int coroutine_fn go_to(BlockDriverState *bs, void *opaque, GError **errp)
 {
+    const size_t *index = opaque;
+
     bdrv_graph_assert_readable();
-    return change->bs->drv->bdrv_co_snapshot_goto(change->bs, change->index, change->errp);
+    return bs->drv->bdrv_co_snapshot_goto(bs, *index, errp);
 }
 
 static bool may_become(BlockDriverState *bs, const BdrvSnapshotInfo *info, GError **errp)
 {
-    bool ok = true;
+    g_autofree char *refuser = NULL;
 
     if (info->disk_size == UINT64_MAX || info->disk_size == (uint64_t)bdrv_getlength(bs)) {
         return true;
     }
-    bdrv_graph_rdlock_main_loop();
-    for (BdrvChild *parent = bs->parents; parent && ok; parent = parent->next_parent) {
-        if (!(bdrv_child_shared_perm(parent) & BLK_PERM_RESIZE)) {
-            g_autofree char *desc = bdrv_child_parent_desc(parent);
-
-            block_error_set(errp, EPERM, "'%s' cannot become %" G_GUINT64_FORMAT " bytes long as "
-                            "at snapshot '%s': %s does not allow resizing", bs->filename,
-                            info->disk_size, info->name, desc);
-            ok = false;
-        }
+    refuser = bdrv_resize_refuser(bs);
+    if (refuser) {
+        block_error_set(errp, EPERM, "'%s' cannot become %" G_GUINT64_FORMAT " bytes long as at "
+                        "snapshot '%s': %s does not allow resizing", bs->filename,
+                        info->disk_size, info->name, refuser);
     }
-    bdrv_graph_rdunlock_main_loop();
-    return ok;
+    return !refuser;
 }
 
 bool bdrv_snapshot_goto(BlockDriverState *bs, size_t index, GError **errp)
 {
-    SnapshotChange change = {.bs = bs, .run = goto_run, .index = index, .errp = errp};
     BdrvSnapshotInfo info;
 
     GLOBAL_STATE_CODE();
@@ -179,20 +178,22 @@ bool bdrv_snapshot_goto(BlockDriverState *bs, size_t index, GError **errp)
         return false;
     }
     return may_change_one(bs, index, &info, errp) && may_become(bs, &info, errp) &&
-           run_change(&change);
+           bdrv_run_alone(bs, go_to, &index, errp) >= 0;
 }
 
-static int coroutine_fn delete_run(SnapshotChange *change)
+static int coroutine_fn delete(BlockDriverState *bs, void *opaque, GError **errp)
 {
+    const size_t *index = opaque;
+
     bdrv_graph_assert_readable();
-    return change->bs->drv->bdrv_co_snapshot_delete(change->bs, change->index, change->errp);
+    return bs->drv->bdrv_co_snapshot_delete(bs, *index, errp);
 }
 
 bool bdrv_snapshot_delete(BlockDriverState *bs, size_t index, GError **errp)
 {
-    SnapshotChange change = {.bs = bs, .run = delete_run, .index = index, .errp = errp};
     BdrvSnapshotInfo info;
 
     GLOBAL_STATE_CODE();
-    return may_change_one(bs, index, &info, errp) && run_change(&change);
+    return may_change_one(bs, index, &info, errp) &&
+           bdrv_run_alone(bs, delete, &index, errp) >= 0;
 }
