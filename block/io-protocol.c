@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Requests to a protocol node: made to fit its alignment and limits.
+ * Requests to a node that moves its data, a protocol or a filter: made to fit its
+ * alignment and limits.
  *
  * A request that is not aligned goes through a bounce buffer; writing then
  * reads the edges first, and holds an exclusive claim on the aligned range so

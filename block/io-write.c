@@ -127,7 +127,8 @@ static int coroutine_fn GRAPH_RDLOCK change_in_parts(const ChangeOp *op, BlockDr
 static bool may_grow(const ChangeOp *op, const BlockDriverState *bs)
 {
     bool ends_below = bdrv_moves_data(bs) ||
-                      (bs->drv->bdrv_co_getlength && !bs->drv->bdrv_co_map_commit);
+                      ((bs->drv->bdrv_co_getlength || bs->drv->is_filter) &&
+                       !bs->drv->bdrv_co_map_commit);
 
     return op->op != BDRV_MAP_DISCARD && ends_below &&
            (__atomic_load_n(&bs->perm, __ATOMIC_RELAXED) & BLK_PERM_RESIZE);

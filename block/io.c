@@ -132,20 +132,26 @@ void bdrv_set_length(BlockDriverState *bs, int64_t length)
 
 int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
 {
+    BdrvChild *filtered;
     int64_t length;
 
     IO_CODE();
     bdrv_graph_assert_readable();
+    filtered = bdrv_filter_child(bs);
     if (bs->drv->bdrv_co_getlength) {
         length = bs->drv->bdrv_co_getlength(bs);
-        if (length < 0) {
-            return length;
-        }
-        if (length > BDRV_MAX_LENGTH) {
-            return -EFBIG;
-        }
-        bdrv_set_length(bs, length);
+    } else if (filtered) {
+        length = bdrv_co_getlength(filtered->bs);
+    } else {
+        return bdrv_getlength(bs);
     }
+    if (length < 0) {
+        return length;
+    }
+    if (length > BDRV_MAX_LENGTH) {
+        return -EFBIG;
+    }
+    bdrv_set_length(bs, length);
     return bdrv_getlength(bs);
 }
 
@@ -178,12 +184,31 @@ static int truncate_refused(BdrvChild *child, int64_t offset, GError **errp) GRA
                         "taken", bs->filename);
         return -EPERM;
     }
-    if (!bs->drv->bdrv_co_truncate) {
+    if (!bs->drv->bdrv_co_truncate && !bdrv_filter_child(bs)) {
         block_error_set(errp, ENOTSUP, "Image format driver '%s' does not support resize",
                         bs->drv->format_name);
         return -ENOTSUP;
     }
     return 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK truncate_driver(BlockDriverState *bs, int64_t offset,
+                                                     bool exact, BlockPrealloc prealloc,
+                                                     GError **errp)
+{
+    BdrvChild *filtered;
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (bs->drv->bdrv_co_truncate) {
+        return bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    }
+    filtered = bdrv_filter_child(bs);
+    ret = bdrv_co_truncate(filtered, offset, exact, prealloc, errp);
+    if (ret >= 0) {
+        bdrv_set_length(bs, bdrv_getlength(filtered->bs));
+    }
+    return ret;
 }
 
 /*
@@ -205,7 +230,7 @@ static int coroutine_fn GRAPH_RDLOCK truncate_plain(BlockDriverState *bs, int64_
         __atomic_store_n(&bs->length, end, __ATOMIC_SEQ_CST);
         pass_through_exclude(bs, end, INT64_MAX - end);
     }
-    ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    ret = truncate_driver(bs, offset, exact, prealloc, errp);
     if (ret < 0 && shrinks) {
         __atomic_store_n(&bs->length, old, __ATOMIC_SEQ_CST);
     }
@@ -223,12 +248,12 @@ static int coroutine_fn GRAPH_RDLOCK truncate_claiming(BlockDriverState *bs, int
     bdrv_graph_assert_readable();
     claim_begin(bs->claims, &claim, 0, INT64_MAX, true);
     pass_through_exclude(bs, 0, INT64_MAX);
-    ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+    ret = truncate_driver(bs, offset, exact, prealloc, errp);
     if (ret == -ENOSPC && !retire_list_empty(bs->retired) &&
         bdrv_co_node_flush(bs) >= 0) {
         g_clear_error(errp);
         bdrv_co_release_retired(bs);
-        ret = bs->drv->bdrv_co_truncate(bs, offset, exact, prealloc, errp);
+        ret = truncate_driver(bs, offset, exact, prealloc, errp);
     }
     claim_end(bs->claims, &claim);
     bdrv_co_release_retired(bs); /* at worst it leaks */

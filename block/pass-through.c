@@ -82,7 +82,7 @@ static bool follow(Way *way, BlockDriverState *bs, const BdrvMapping *m) GRAPH_R
     return way->child != NULL;
 }
 
-/* One node down. 1: there is more; 0: this is the protocol node; -errno: no way. */
+/* One node down. 1: there is more; 0: this node moves the data; -errno: no way. */
 static int coroutine_fn GRAPH_RDLOCK step(Way *way, int64_t bytes)
 {
     BlockDriverState *bs = way->child->bs;

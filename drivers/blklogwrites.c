@@ -435,25 +435,6 @@ static int coroutine_fn blklogwrites_co_flush(BlockDriverState *bs)
     return log_request(bs, 0, 0, NULL, LOG_FLUSH);
 }
 
-static int coroutine_fn blklogwrites_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                                                 BlockPrealloc prealloc, GError **errp)
-{
-    int ret;
-
-    bdrv_graph_assert_readable();
-    ret = bdrv_co_truncate(file_of(bs), offset, exact, prealloc, errp);
-    if (ret >= 0) {
-        bdrv_set_length(bs, offset);
-    }
-    return ret;
-}
-
-static int64_t coroutine_fn blklogwrites_co_getlength(BlockDriverState *bs)
-{
-    bdrv_graph_assert_readable();
-    return bdrv_co_getlength(bdrv_child_bs(file_of(bs)));
-}
-
 BlockDriver block_driver_blklogwrites = {
     .format_name = "blklogwrites",
     .instance_size = sizeof(LogState),
@@ -463,13 +444,11 @@ BlockDriver block_driver_blklogwrites = {
     .bdrv_close = blklogwrites_close,
     .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_refresh_limits = blklogwrites_refresh_limits,
-    .bdrv_co_getlength = blklogwrites_co_getlength,
     .bdrv_co_preadv = blklogwrites_co_preadv,
     .bdrv_co_pwritev = blklogwrites_co_pwritev,
     .bdrv_co_pwrite_zeroes = blklogwrites_co_pwrite_zeroes,
     .bdrv_co_pdiscard = blklogwrites_co_pdiscard,
     .bdrv_co_flush = blklogwrites_co_flush,
-    .bdrv_co_truncate = blklogwrites_co_truncate,
     .supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
     .supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
 };

@@ -297,25 +297,6 @@ static int coroutine_fn blkdebug_co_pdiscard(BlockDriverState *bs, int64_t offse
     return ret < 0 ? ret : bdrv_co_pdiscard(image_of(bs), offset, bytes);
 }
 
-static int64_t coroutine_fn blkdebug_co_getlength(BlockDriverState *bs)
-{
-    bdrv_graph_assert_readable();
-    return bdrv_co_getlength(bdrv_child_bs(image_of(bs)));
-}
-
-static int coroutine_fn blkdebug_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                                             BlockPrealloc prealloc, GError **errp)
-{
-    int ret;
-
-    bdrv_graph_assert_readable();
-    ret = bdrv_co_truncate(image_of(bs), offset, exact, prealloc, errp);
-    if (ret >= 0) {
-        bdrv_set_length(bs, offset);
-    }
-    return ret;
-}
-
 /* As with QEMU: it does not tell. */
 static int64_t coroutine_fn blkdebug_co_get_allocated_file_size(BlockDriverState *bs)
 {
@@ -336,14 +317,12 @@ BlockDriver block_driver_blkdebug = {
     .bdrv_refresh_limits = blkdebug_refresh_limits,
     .bdrv_make_filename = blkdebug_make_filename,
     .bdrv_co_get_allocated_file_size = blkdebug_co_get_allocated_file_size,
-    .bdrv_co_getlength = blkdebug_co_getlength,
     .bdrv_co_before_io = blkdebug_co_before_io,
     .bdrv_co_debug_event = blkdebug_co_debug_event,
     .bdrv_co_preadv = blkdebug_co_preadv,
     .bdrv_co_pwritev = blkdebug_co_pwritev,
     .bdrv_co_pwrite_zeroes = blkdebug_co_pwrite_zeroes,
     .bdrv_co_pdiscard = blkdebug_co_pdiscard,
-    .bdrv_co_truncate = blkdebug_co_truncate,
     .bdrv_debug_command = blkdebug_command,
     .bdrv_debug_is_suspended = blkdebug_is_suspended,
     .supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,

@@ -8,8 +8,8 @@
  *   a format has bdrv_co_map: it tells where they lie (map.h);
  *   a filter has is_filter set and presents one child. It maps like a format, or if it
  *   has to see the data or more than one place is to get it, moves it like a protocol:
- *   then the core keeps to the limits of its requests, and asks the child for the block
- *   status and the size on disk unless the driver tells them.
+ *   then the core keeps to the limits of its requests. What it does not say itself
+ *   (length, resizing, block status, size on disk, get_info), its child is asked.
  *
  * The core checks range, alignment, permissions and state once, before it
  * calls a driver: drivers do not check again. Every member says whether it is
@@ -161,7 +161,7 @@ struct BlockDriver {
     /* Asking map is as cheap as a cache: do not cache. Default: no. */
     bool map_is_cheap;
     /*
-     * Formats: block status says data everywhere, without a place, whatever map
+     * Drivers that map: block status says data everywhere, without a place, whatever map
      * would answer: what users of QEMU's driver, which has no block status,
      * see. Default: block status follows map.
      */
@@ -313,7 +313,7 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_snapshot_delete)(BlockDriverState *bs,
                                                                 size_t index, GError **errp);
 
-    /* Default: -ENOTSUP. */
+    /* Default: a filter's child's; else -ENOTSUP. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_info)(BlockDriverState *bs,
                                                          BlockDriverInfo *info);
     /*
@@ -338,18 +338,21 @@ struct BlockDriver {
      * -errno with @errp. Default: -ENOTSUP.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_make_empty)(BlockDriverState *bs, GError **errp);
-    /* Bytes on disk. Default: the primary child's. */
+    /*
+     * Bytes on disk, or -errno. Default: a filter's child's; -ENOTSUP for a protocol; the
+     * sum of the children with data or metadata for a format.
+     */
     int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
     /*
-     * The length now, in bytes. Default: what bdrv_set_length() said last. A format
-     * or filter that has this and does not commit ends where its child does: a
-     * write may go beyond, if a parent has taken BLK_PERM_RESIZE. Map then answers
-     * for a place beyond the child's end, or refuses with -EIO; the node is as long
-     * as it must be when the write is over.
+     * The length now, in bytes. Default: a filter's child's; else what
+     * bdrv_set_length() said last. A format that has this and does not commit ends
+     * where its child does, and so does every filter: a write may go beyond, if a parent
+     * has taken BLK_PERM_RESIZE. Map then answers for a place beyond the child's end,
+     * or refuses with -EIO; the node is as long as it must be when the write is over.
      */
     int64_t coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_getlength)(BlockDriverState *bs);
 
-    /* Formats: required, see map.h. Excludes bdrv_co_preadv. */
+    /* Formats, and filters that do not move data: required, see map.h. Excludes preadv. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_map)(BlockDriverState *bs,
                                                     const BdrvMapRequest *req,
                                                     BdrvMapping *mapping);
@@ -374,8 +377,8 @@ struct BlockDriver {
     int64_t (*bdrv_encode)(BlockDriverState *bs, const uint8_t *src, size_t src_bytes,
                            uint8_t *dst, size_t dst_bytes);
     /*
-     * Formats and filters: called for each request on its way in, before map;
-     * may wait, or fail it with -errno. A node with this is not transparent:
+     * Called for each request on its way into the node, before map or the driver's own
+     * functions; may wait, or fail it with -errno. A node with this is not transparent:
      * nothing passes around it. Default: not called.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_before_io)(BlockDriverState *bs,
@@ -393,9 +396,10 @@ struct BlockDriver {
                                                              BdrvDebugEvent event);
 
     /*
-     * Protocols, and filters that move data. Requests are aligned and split to the
-     * limits and lie inside [0, BDRV_MAX_LENGTH]; the vector's size is @bytes. Reads past the end
-     * give zeros. preadv: required; excludes bdrv_co_map.
+     * Protocols, and filters that move data: from here to block_status. Requests are
+     * aligned and split to the limits and lie inside [0, BDRV_MAX_LENGTH]; the vector's
+     * size is @bytes. Reads past the end give zeros. preadv: required; excludes
+     * bdrv_co_map.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,
                                                        int64_t bytes, IOVector *iov, int flags);
@@ -419,22 +423,24 @@ struct BlockDriver {
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset,
                                                          int64_t bytes);
     /*
-     * Protocols: make what was written durable. Formats: write back own
-     * metadata, after the core has flushed the data children. Default: nothing.
+     * Protocols: make what was written durable. Others: write back own metadata, after
+     * the core has flushed the children with data and before it flushes those with
+     * metadata and the filtered one. Default: nothing.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_flush)(BlockDriverState *bs);
     /*
-     * Change the length; a format resizes its child too and calls
+     * Change the length; a driver with children resizes them too, and calls
      * bdrv_set_length(). A length that gets smaller is the node's already, lest requests
      * that begin now lie beyond it; others may be in flight there. At a format that
-     * commits, the whole node is claimed exclusively instead. Default: -ENOTSUP.
+     * commits, the whole node is claimed exclusively instead. Default: a filter resizes its
+     * child; else -ENOTSUP.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
                                                          bool exact, BlockPrealloc prealloc,
                                                          GError **errp);
     /*
-     * Protocols: DATA or ZERO (and OFFSET_VALID with *@map) of the run at
-     * @offset. Default: all is data at the same offset.
+     * DATA or ZERO (and OFFSET_VALID with *@map) of the run at @offset. Default: what a
+     * filter's child says; else all is data at the same offset.
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_block_status)(BlockDriverState *bs, int64_t offset,
                                                              int64_t bytes, int64_t *pnum,
