@@ -4,6 +4,7 @@
  * the file and when; what becomes of it when requests fail.
  */
 #include "bochs-testing.h"
+#include "repeats.h"
 
 #include "blockgraph/reopen.h"
 
@@ -108,7 +109,7 @@ static void note_change(uint8_t *model, Change c)
 
 static void random_changes_read_back_and_are_there_after_reopening(void **state)
 {
-    for (int seed = 1; seed <= 12; seed++) {
+    for (int seed = 1; seed <= repeats(12, 3); seed++) {
         g_autofree char *path = empty_image("random", 1 + seed % 2);
         g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
         g_autofree uint8_t *model = g_malloc0(DISK);
@@ -505,7 +506,7 @@ static void fail_each_request(bool for_good)
         int n = 2; /* after the two of opening */
 
         while (fail_request(n, errors[i], for_good)) {
-            n++;
+            n += repeats(1, 5);
         }
         assert_true(n > 2 * REQUESTS);
     }

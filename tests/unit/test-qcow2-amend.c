@@ -4,6 +4,7 @@
  * whole; what is refused changes nothing; errors halfway.
  */
 #include "qcow2-testing.h"
+#include "repeats.h"
 
 #include <inttypes.h>
 
@@ -92,7 +93,7 @@ static const char *const changes[] = {
 
 static void data_survives_each_change(void **state)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(shapes); i += repeats(1, 2)) {
         g_autofree uint8_t *data = pattern(4 * MiB, i), *base = pattern(2 * MiB, 77);
         g_autofree char *base_path = make_file("base.raw", base, 2 * MiB), *path = NULL;
         g_autofree char *text = g_strdup(shapes[i].options);
@@ -320,10 +321,10 @@ static void an_error_at_each_step_leaves_a_whole_image(void **state)
     static const char *const kinds[] = { "write", "flush", "read" };
     static const char *const words[] = { "refcount_bits=64", "compat=0.10" };
     g_autofree uint8_t *data = pattern(256 * KiB, 9);
-    int failed = 0;
+    int failed = 0, stride = repeats(1, 3);
 
     memset(data + 32 * KiB, 0, 64 * KiB);
-    for (size_t i = 0; i < G_N_ELEMENTS(events) * G_N_ELEMENTS(kinds) * 2; i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(events) * G_N_ELEMENTS(kinds) * 2; i += stride) {
         g_autofree char *path = create_image("failing.qcow2", "cluster_size=512", 256 * KiB);
         BlockBackend *blk = open_writable(path);
         GError *err = NULL;
@@ -356,7 +357,7 @@ static void an_error_at_each_step_leaves_a_whole_image(void **state)
         blk_unref(blk);
         assert_whole(path, false);
     }
-    assert_true(failed > 8);
+    assert_true(failed * stride > 8);
 }
 
 int main(void)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "fault-node.h"
+#include "repeats.h"
 
 #define DISK (1024 * 1024)
 
@@ -157,7 +158,7 @@ static void fail_each(Operation *operation)
         int n = 0;
 
         while (fail_one(operation, n, variant % 2, (FaultManner)(variant / 2))) {
-            n++;
+            n += repeats(1, 3);
         }
         assert_true(n > 8); /* that many requests it takes at least */
     }

@@ -5,6 +5,7 @@
  */
 #include "qcow2-testing.h"
 #include "fault-node.h"
+#include "repeats.h"
 
 #include <inttypes.h>
 
@@ -291,7 +292,7 @@ static void random_operations_in_every_shape_agree_with_a_model(void **state)
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(shapes); i++) {
-        run_model(shapes[i][0], shapes[i][1], i, 60);
+        run_model(shapes[i][0], shapes[i][1], i, repeats(60, 30));
     }
 }
 
@@ -718,10 +719,10 @@ static void each_request_may_fail_and_it_works_again(void **state)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(shapes); i++) {
         Image image = errors_image(shapes[i]);
-        unsigned requests = 0;
+        unsigned requests = 0, stride = repeats(1, 3);
 
         for (Trial t = { 0 }; t.change < CHANGES; t.change++) {
-            for (t.n = 0; true; t.n++) {
+            for (t.n = 0; true; t.n += stride) {
                 bool hit = false;
 
                 for (t.manner = 0; t.manner <= FAULT_ALL_DONE; t.manner++) {
@@ -736,7 +737,7 @@ static void each_request_may_fail_and_it_works_again(void **state)
                 requests++;
             }
         }
-        assert_true(requests > 40);
+        assert_true(requests * stride > 40);
         g_free(image.data);
     }
 }

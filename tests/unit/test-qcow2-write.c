@@ -4,6 +4,7 @@
  * model; what is in the file and when; check after each.
  */
 #include "qcow2-testing.h"
+#include "repeats.h"
 
 #include <inttypes.h>
 
@@ -204,7 +205,7 @@ static void model_step(Model *m)
 static void random_changes_read_back_and_leave_a_clean_image(void **state)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
-        for (int seed = 1; seed <= 3; seed++) {
+        for (int seed = 1; seed <= repeats(3, 1); seed++) {
             Model m;
 
             model_init(&m, &shapes[i], seed);
@@ -243,7 +244,7 @@ static void coroutine_fn work(void *opaque)
     g_autoptr(GRand) rand = g_rand_new_with_seed(worker->number);
     uint8_t buf[STRIPE];
 
-    for (int i = 0; i < 150 && worker->ret >= 0; i++) {
+    for (int i = 0; i < repeats(150, 40) && worker->ret >= 0; i++) {
         int stripes = m->size / STRIPE / WORKERS;
         int64_t offset = (int64_t)STRIPE *
                          (g_rand_int_range(rand, 0, stripes) * WORKERS + worker->number);
@@ -499,7 +500,7 @@ static void each_write_to_the_file_may_fail_once(void **state)
         int n = 0;
 
         while (fail_write(options[i], n, errors[i % 2])) {
-            n++;
+            n += repeats(1, 7);
         }
         assert_true(n > REQUESTS);
     }

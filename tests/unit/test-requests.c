@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "block-testing.h"
+#include "repeats.h"
 
 #define SIZE (1 << 20)
 
@@ -204,7 +205,7 @@ static void random_requests_match_a_flat_model(void **state)
         disk.limits.max_iov = kinds[k].max_iov;
         memcpy(model, disk.data, SIZE);
         blk = blk_for("driver=test-disk", BDRV_O_RDWR | BDRV_O_UNMAP);
-        for (int i = 0; i < 300; i++) {
+        for (int i = 0; i < repeats(300, 60); i++) {
             int64_t offset = g_rand_int_range(rand, 0, SIZE);
             int64_t bytes = g_rand_int_range(rand, 1, MIN(SIZE - offset, 1 << (i % 18 + 1)) + 1);
 
@@ -530,7 +531,7 @@ static void deep_chain_is_read_on_one_stack(int64_t shrink)
 
     disk_reset(1, 1);
     format.answer = answer_unallocated;
-    top = chain(250, shrink);
+    top = chain(repeats(250, 50), shrink);
     blk = blk_new(NULL, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err);
     ok = blk_insert_bs(blk, top, &err);
     assert_ok(ok, err);
@@ -561,20 +562,21 @@ static void deep_chain_of_ever_shorter_layers(void **state)
     BlockBackend *blk;
     GError *err = NULL;
     g_autofree uint8_t *buf = g_malloc(SIZE);
-    int64_t bottom;
+    int layers = repeats(250, 50);
+    int64_t longer = (layers - 1) * 512, bottom;
     bool ok;
 
     disk_reset(1, 1);
     format.answer = answer_unallocated;
-    top = chain(250, -512);
+    top = chain(layers, -512);
     bottom = SIZE; /* the disk; the layers are longer, up to the top */
     blk = blk_new(NULL, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err);
     ok = blk_insert_bs(blk, top, &err);
     assert_ok(ok, err);
-    assert_int_equal(blk_getlength(blk), SIZE + 249 * 512);
-    assert_int_equal(blk_pread(blk, 249 * 512, SIZE, buf, 0), 0);
-    assert_memory(buf, disk.data + 249 * 512, bottom - 249 * 512, "data");
-    assert_true(buffer_is_zero(buf + bottom - 249 * 512, 249 * 512));
+    assert_int_equal(blk_getlength(blk), SIZE + longer);
+    assert_int_equal(blk_pread(blk, longer, SIZE, buf, 0), 0);
+    assert_memory(buf, disk.data + longer, bottom - longer, "data");
+    assert_true(buffer_is_zero(buf + bottom - longer, longer));
     blk_unref(blk);
     bdrv_unref(top);
     format.answer = NULL;

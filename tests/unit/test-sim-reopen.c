@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "toy-format.h"
+#include "repeats.h"
 #include "util/sim.h"
 
 #define THREADS 3
@@ -411,7 +412,7 @@ static void no_schedule_loses_a_write_or_tears_a_reopen(void **state)
     const char *count = g_getenv("BLOCKGRAPH_TEST_SEEDS");
     Totals t = {0};
 
-    assert_int_equal(sim_try_seeds(count ? atoi(count) : 300, play, &t), 0);
+    assert_int_equal(sim_try_seeds(count ? atoi(count) : repeats(300, 40), play, &t), 0);
     if (!g_getenv("BLOCKGRAPH_SEED")) { /* else they were no schedules of all this */
         assert_true(t.written > 0 && t.refused > 0 && t.read_only_times > 0 && t.failures > 0 &&
                     t.swaps > 0);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <cmocka.h>
+#include "repeats.h"
 #include "util/sparse-bits.h"
 
 #define MODEL_BITS 300000
@@ -142,7 +143,7 @@ static void random_changes_give_what_the_model_has(void **state)
     g_autoptr(SparseBits) bits = sparse_bits_new(MODEL_BITS);
 
     model->size = MODEL_BITS;
-    for (int i = 0; i < STEPS; i++) {
+    for (int i = 0; i < repeats(STEPS, STEPS / 10); i++) {
         int what = g_rand_int_range(rand, 0, 100);
 
         if (what < 2) {
