@@ -22,11 +22,6 @@ BITMAPS = 65535
 BITMAPS_EXTENSION = 0x23852875
 
 
-def is_sanitized():
-    with open(harness.ours(), 'rb') as file:
-        return re.search(rb'__[at]san_init', file.read()) is not None
-
-
 def entry(image, number, name):
     """An entry of the snapshot table: its L1 table is the active one."""
     tag = b'%d' % (number + 1)
@@ -76,7 +71,7 @@ class BoundsTest(harness.ToolTest):
             out.write(bytes(8))
 
     def limited(self, *args):
-        limit = [] if is_sanitized() else ['--data=%d' % LIMIT]
+        limit = [] if harness.is_sanitized() else ['--data=%d' % LIMIT]
         return harness.run('prlimit', [*limit, self.as_qemu, *args], self.scratch)
 
     def check_all_are_told(self, file):

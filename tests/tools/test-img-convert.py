@@ -1,20 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """blockgraph-img convert to raw: the bytes are those of qemu-img convert."""
-import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
+import zlib
 
 import harness
 
 SIZE = 8 << 20
-
-
-def digest(path):
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 class ConvertTest(harness.ToolTest):
@@ -31,7 +27,7 @@ class ConvertTest(harness.ToolTest):
                           cwd=harness.Corpus.folder, env=env)
         self.assertEqual(result.status, 0, result)
         self.assertEqual(os.path.getsize(output), image['virtual_size'])
-        found = digest(output)
+        found = harness.sha256(output)
         os.unlink(output)
         return found
 
@@ -45,12 +41,16 @@ class ConvertTest(harness.ToolTest):
             self.assertEqual(self.content(image), image['sha256'])
         self.for_images(check, self.readable)
 
+    @harness.on_disk
     def test_every_image_on_both_engines_cached_and_direct(self):
+        ways = list(itertools.product(harness.ENGINES, ('writeback', 'none')))
+
         def check(image):
-            for engine in harness.ENGINES:
-                for cache in ('writeback', 'none'):
-                    found = self.content(image, '-T', cache, '-t', cache, '-W', '--aio', engine)
-                    self.assertEqual(found, image['sha256'], (engine, cache))
+            # A sanitizer sees each way with some of the images, and each image one way.
+            number = zlib.crc32(image['name'].encode()) % len(ways)
+            for engine, cache in [ways[number]] if harness.is_sanitized() else ways:
+                found = self.content(image, '-T', cache, '-t', cache, '-W', '--aio', engine)
+                self.assertEqual(found, image['sha256'], (engine, cache))
         self.for_images(check, self.readable)
 
     def test_every_snapshot(self):
@@ -62,7 +62,7 @@ class ConvertTest(harness.ToolTest):
                                       *harness.source(image), output, cwd=harness.Corpus.folder)
                     self.assertEqual(result.status, 0, result)
                     self.assertEqual(os.path.getsize(output), image['virtual_size'])
-                    self.assertEqual(digest(output), content, choice)
+                    self.assertEqual(harness.sha256(output), content, choice)
         self.for_images(check, lambda image: image['snapshots'] and image['expect'] == 'ok')
 
     def test_holes_stay_holes(self):

@@ -171,6 +171,7 @@ class CreateQcow2Test(harness.ToolTest):
                      '9223372036854775807', ''):
             self.compare_bytes('a', size)
 
+    @harness.on_disk
     def test_options(self):
         for options in ('compat=0.10', 'compat=v2', 'compat=v3', 'lazy_refcounts=on',
                         'compression_type=zstd', 'extended_l2=on', 'nocow=on', 'encryption=off',
@@ -184,6 +185,7 @@ class CreateQcow2Test(harness.ToolTest):
         self.compare_bytes('-o', 'cluster_size=4k', '-o', 'lazy_refcounts,cluster_size=8k', 'a',
                            '1M')
 
+    @harness.on_disk
     def test_preallocation(self):
         for mode in ('off', 'metadata', 'falloc', 'full'):
             # Without data to allocate, the table moves and leaves a cluster behind.
@@ -193,6 +195,7 @@ class CreateQcow2Test(harness.ToolTest):
                           ',cluster_size=4k,refcount_bits=64'):
                 self.compare_bytes('-o', 'preallocation=' + mode + extra, 'a', '3000001')
 
+    @harness.on_disk
     def test_refcounts_need_several_blocks(self):
         for options, size in (('refcount_bits=64', '2G'), ('cluster_size=4k', '50M'),
                               ('cluster_size=128k', '4G'),

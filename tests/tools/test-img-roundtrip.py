@@ -65,6 +65,8 @@ SHAPES = {
 # For a quick run, and the sanitizers.
 QUICK = ('v2', 'cluster_512', 'extended_l2_cluster_16k', 'data_file_raw', 'lazy_refcounts',
          'refcount_1', 'zstd', 'backing_extended_l2')
+# With the allocation and the zeroing of a real file system.
+ON_DISK = ('v3', 'preallocated', 'preallocated_extended_l2', 'data_file_raw')
 
 
 class RoundTripTest(harness.ToolTest):
@@ -172,7 +174,7 @@ class RoundTripTest(harness.ToolTest):
 def add_test(name, shape):
     def test(self):
         self.in_turn(shape)
-    setattr(RoundTripTest, 'test_' + name, test)
+    setattr(RoundTripTest, 'test_' + name, harness.on_disk(test) if name in ON_DISK else test)
 
 
 for shape_name, its_shape in SHAPES.items():
