@@ -74,7 +74,7 @@ class Answers:
         try:
             with open(path, encoding='utf-8') as file:
                 return json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # not there, or cut off by a crash
             pass
         answer = ask()
         with tempfile.NamedTemporaryFile('w', dir=self.folder, delete=False,

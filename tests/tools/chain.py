@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of commit and rebase share: a chain of images, for ours and for theirs."""
-import contextlib
 import json
 import os
 import shutil
-import subprocess
 
 import harness
 
@@ -42,21 +40,6 @@ class Chain(harness.ToolTest):
                 'write -P 5 700k 512')
         if 'cluster_size=64k' in options:
             self.io('top', 'write -c -P 6 1152k 64k')
-
-    @contextlib.contextmanager
-    def held(self, name):
-        """The image is open for writing in another process."""
-        with subprocess.Popen([harness.reference_io(), '-f', 'qcow2', name],
-                              cwd=self.path('mine'), stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE) as holder:
-            holder.stdin.write(b'length\n')
-            holder.stdin.flush()
-            holder.stdout.read(1)
-            while b'B' not in holder.stdout.readline():
-                pass
-            yield
-            holder.stdin.close()
-            holder.stdout.read()
 
     def twice(self, *names):
         """The files in the folders of ours and of theirs."""

@@ -15,6 +15,7 @@ with a reference of 10.0 or later, older ones are asked for content and exit
 codes only. Without a reference, tests that need one are skipped.
 """
 import concurrent.futures
+import contextlib
 import fnmatch
 import functools
 import hashlib
@@ -294,6 +295,22 @@ class ToolTest(unittest.TestCase):
         self.need_reference()
         result = self.qemu(*args, cwd=cwd)
         self.assertEqual(result.status, 0, '%s: %r' % (args, result))
+
+    @contextlib.contextmanager
+    def held(self, name, image_format='qcow2', cwd=None):
+        """The image is open for writing in another process."""
+        with subprocess.Popen([reference_io(), '-f', image_format, name],
+                              cwd=cwd or self.scratch, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as holder:
+            # What it prints to the first command says that it has opened.
+            holder.stdin.write(b'length\n')
+            holder.stdin.flush()
+            while b'B' not in holder.stdout.readline():
+                self.assertIsNone(holder.poll(), name)
+            yield
+            holder.stdin.close()
+            holder.stdout.read()
+            holder.wait(TIMEOUT)
 
     def plain(self, text):
         """Text without the programs' own paths."""

@@ -140,7 +140,7 @@ class Commit(chain.Chain):
         self.twice()
         size = os.path.getsize(self.path('mine/top'))
         for name in ('mid', 'top'):
-            with self.held(name):
+            with self.held(name, cwd=self.path('mine')):
                 result = self.img('commit', 'top', cwd=self.path('mine'))
             self.assertEqual(result.status, 1, (name, result))
             self.assertIn('"write" lock', result.err)

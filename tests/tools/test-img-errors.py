@@ -117,13 +117,7 @@ class ErrorsTest(harness.ToolTest):
         self.make('create', '-q', '-f', 'qcow2', 'a.qcow2', '1M')
         self.make('create', '-q', '-f', 'raw', 'b.raw', '1M')
         self.need_reference_text()
-        with subprocess.Popen([harness.reference_io(), '-f', 'qcow2', 'a.qcow2'],
-                              cwd=self.scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True) as holder:
-            # What it prints to the first command says that it has opened.
-            holder.stdin.write('length\n')
-            holder.stdin.flush()
-            holder.stdout.readline()
+        with self.held('a.qcow2'):
             for args in self.lines('a.qcow2'):
                 self.check_same(*args)
             self.check_same('convert', '-n', 'b.raw', 'a.qcow2')
@@ -133,23 +127,14 @@ class ErrorsTest(harness.ToolTest):
                 self.check_same(*command, '-U', 'a.qcow2')
             # An overlay of a disk in use is how backups begin.
             self.check_same('create', '-f', 'qcow2', '-b', 'a.qcow2', '-F', 'qcow2', 'over.qcow2')
-            holder.stdin.close()
-            holder.wait(harness.TIMEOUT)
 
     def test_raw_image_that_is_written_to_is_not_copied(self):
         self.need_reference_text()
-        with subprocess.Popen([harness.reference_io(), '-f', 'raw', 'a.raw'],
-                              cwd=self.scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True) as holder:
-            holder.stdin.write('length\n')
-            holder.stdin.flush()
-            holder.stdout.readline()
+        with self.held('a.raw', 'raw'):
             for args in (['-f', 'raw'], ['-U', '-f', 'raw'], ['-f', 'raw', '-O', 'qcow2']):
                 self.check_same('convert', *args, 'a.raw', 'out')
             for command in ('info', 'map', 'measure'):
                 self.check_same(command, '-f', 'raw', 'a.raw')
-            holder.stdin.close()
-            holder.wait(harness.TIMEOUT)
 
     def test_source_is_no_data_file_of_the_target(self):
         before = self.read('a.raw')
