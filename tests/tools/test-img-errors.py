@@ -94,11 +94,17 @@ class ErrorsTest(harness.ToolTest):
         self.assertIn("Could not open 'a.raw': Permission denied", result.err)
 
     def test_chain_of_256_layers_is_opened_and_257_are_not(self):
-        self.write('0', size=65536)
-        for layer in range(1, 257):
-            self.make('create', '-q', '-u', '-f', 'qcow2', '-b', str(layer - 1), '-F',
-                      'raw' if layer == 1 else 'qcow2', str(layer), '64k')
-        result = self.img('compare', '-F', 'raw', '255', '0')
+        # Made once each; the name in the copies is another one of the same length.
+        self.write('000', size=65536)
+        for name, image_format in (('bottom', 'raw'), ('layer', 'qcow2')):
+            self.make('create', '-q', '-u', '-f', 'qcow2', '-b', '@@@', '-F', image_format, name,
+                      '64k')
+        layer = self.read('layer')
+        self.assertEqual(layer.count(b'@@@'), 1)
+        self.write('001', self.read('bottom').replace(b'@@@', b'000'))
+        for number in range(2, 257):
+            self.write('%03d' % number, layer.replace(b'@@@', b'%03d' % (number - 1)))
+        result = self.img('compare', '-F', 'raw', '255', '000')
         self.assertEqual(result.status, 0, result)
         result = self.img('map', '256')
         self.assertEqual(result.status, 1, result)
