@@ -24,6 +24,15 @@ def digest(value):
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def only_reads(args):
+    """Whether a command line leaves images of the corpus, and all else, as they are."""
+    changes = {'info': (), 'map': (), 'measure': (), 'check': ('-r', '--r'),
+               'snapshot': ('-c', '-a', '-d', '--')}
+    return bool(args) and args[0] in changes and \
+        not any(arg.startswith(changes[args[0]]) or '/' in (arg[:1], arg[arg.find('=') + 1:][:1])
+                for arg in args[1:])
+
+
 def settle(folder):
     """Have the images reach the disk: until then the space that they take may change."""
     marker = os.path.join(folder, 'settled')

@@ -4,27 +4,15 @@ import json
 import os
 import shutil
 
-import harness
+import twoway
 
 LAYERS = ['base', 'mid', 'top']
 # What QEMU's tools have had for some versions only.
 NEW = {'commit': {'--base', '--drop'}, 'rebase': {'-c', '--backing'}}
 
 
-class Chain(harness.ToolTest):
+class Chain(twoway.TwoWayTest):
     """base <- mid <- top, and two folders with the same of it."""
-
-    def setUp(self):
-        super().setUp()
-        self.need_reference()
-
-    def io(self, name, *commands, fmt='qcow2', cwd=None):
-        """Have qemu-io do something."""
-        words = sum((['-c', command] for command in commands), [])
-        result = harness.run(harness.reference_io(), ['-f', fmt, *words, name],
-                             cwd or self.scratch)
-        self.assertEqual(result.status, 0, (commands, result))
-        self.assertNotIn('failed', result.out + result.err, (commands, result))
 
     def make_chain(self, options='cluster_size=64k', base='qcow2', base_size='4M', top_size='6M'):
         """Data, zeros over data and compressed clusters, each layer longer than the last."""
@@ -67,11 +55,8 @@ class Chain(harness.ToolTest):
                 runs.append([entry['length'], *run])
         return runs
 
-    def assert_clean(self, *names):
-        for name in names:
-            for program in (self.img, self.qemu):
-                result = program('check', '-f', 'qcow2', name, cwd=self.path('mine'))
-                self.assertEqual(result.status, 0, result)
+    def assert_clean(self, *names, cwd=None):
+        super().assert_clean(*names, cwd=cwd or self.path('mine'))
 
     def knows(self, command, args):
         """Whether the reference, if it is an old one, knows these options."""

@@ -18,7 +18,6 @@ import concurrent.futures
 import contextlib
 import fnmatch
 import functools
-import hashlib
 import json
 import os
 import re
@@ -36,8 +35,6 @@ IMAGES = os.path.join(HERE, '..', 'images')
 DIFFERENCES = os.path.join(HERE, '..', '..', 'docs', 'compatibility.md')
 TIMEOUT = 120
 ENGINES = ('io_uring', 'threads')
-# Files of that size are mostly holes.
-SPARSE = 8 << 20
 # In memory there must be room for what three tests write at a time.
 ROOM = 2 << 30
 
@@ -94,43 +91,6 @@ def reference_version():
     return tuple(int(part) for part in re.search(r'version (\d+)\.(\d+)', text).groups())
 
 
-ZEROS = bytes(1 << 16)
-
-
-def data_of(file):
-    """The blocks of a file that are not zero: (offset, data), whether zeros are holes or not."""
-    size = os.fstat(file.fileno()).st_size
-    at = 0
-    while at < size:
-        try:
-            at = max(at, os.lseek(file.fileno(), at, os.SEEK_DATA) // len(ZEROS) * len(ZEROS))
-        except OSError: # nothing but a hole
-            return
-        data = os.pread(file.fileno(), len(ZEROS), at)
-        if data != ZEROS[:len(data)]:
-            yield at, data
-        at += len(ZEROS)
-
-
-KNOWN_SHA256 = {}
-
-
-def sha256(path):
-    """Of a file's content; what has the same data in the same places is not reckoned twice."""
-    with open(path, 'rb') as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < SPARSE:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-        runs = hashlib.sha256()
-        for at, data in data_of(file):
-            runs.update(at.to_bytes(8, 'big') + data)
-        key = (size, runs.digest())
-        if key not in KNOWN_SHA256:
-            file.seek(0)
-            KNOWN_SHA256[key] = hashlib.file_digest(file, 'sha256').hexdigest()
-        return KNOWN_SHA256[key]
-
-
 class Corpus:
     """The images of tests/images, made when they are first asked for."""
 
@@ -185,15 +145,6 @@ def difference(image, command):
                                     for pattern in patterns):
             return codes[command]
     return None
-
-
-def only_reads(args):
-    """Whether a command line leaves images of the corpus, and all else, as they are."""
-    changes = {'info': (), 'map': (), 'measure': (), 'check': ('-r', '--r'),
-               'snapshot': ('-c', '-a', '-d', '--')}
-    return bool(args) and args[0] in changes and \
-        not any(arg.startswith(changes[args[0]]) or '/' in (arg[:1], arg[arg.find('=') + 1:][:1])
-                for arg in args[1:])
 
 
 @functools.cache
@@ -282,7 +233,7 @@ class ToolTest(unittest.TestCase):
     def qemu(self, *args, cwd=None):
         """Run the reference; what it says of the corpus is remembered."""
         args = [str(arg) for arg in args]
-        if Corpus.answers is None or cwd != Corpus.folder or not only_reads(args):
+        if Corpus.answers is None or cwd != Corpus.folder or not answers.only_reads(args):
             return run(reference(), args, cwd or self.scratch)
 
         def ask():

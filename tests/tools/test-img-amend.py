@@ -1,40 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """amend: side by side with QEMU's, and each reading what the other made of it."""
 import json
-import random
 import re
 
 import harness
+import twoway
 
 KIB = 1024
 MIB = 1024 * 1024
 
 
-class Amend(harness.ToolTest):
-    def setUp(self):
-        super().setUp()
-        self.need_reference()
-        self.random = random.Random(self.id())
-
-    def io(self, name, *commands):
-        words = sum((['-c', command] for command in commands), [])
-        result = harness.run(harness.reference_io(), ['-f', 'qcow2', *words, name], self.scratch)
-        self.assertEqual(result.status, 0, (commands, result))
-
+class Amend(twoway.TwoWayTest):
     def specific(self, program, name):
         """What info tells of the image, but for names and sizes on disk."""
         info = json.loads(program('info', '-U', '--output=json', name).out)
         return (info['virtual-size'], info.get('backing-filename'),
                 info.get('backing-filename-format'), info['format-specific']['data'])
-
-    def assert_content(self, name, expected):
-        """Whole, and this is what both find in it."""
-        for program in (self.img, self.qemu):
-            result = program('check', '-f', 'qcow2', name)
-            self.assertEqual(result.status, 0, (program, result))
-            result = program('convert', '-f', 'qcow2', '-O', 'raw', name, 'content.raw')
-            self.assertEqual(result.status, 0, result)
-            self.assertTrue(self.read('content.raw') == expected, (name, program))
 
     def both(self, steps, *options, size='1M', prepare=(), content=True):
         """Ours and QEMU's do the steps on images of their own: same words, same outcome."""

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 
+import content
 import harness
 
 SIZE = 5 << 20
@@ -190,7 +191,7 @@ class ConvertToQcow2Test(harness.ToolTest):
                              cwd=harness.Corpus.folder))
             self.ok(self.qemu('check', '-q', name))
             self.ok(self.img('convert', '-O', 'raw', name, name + '.raw'))
-            self.assertEqual(harness.sha256(name + '.raw'), image['sha256'])
+            self.assertEqual(content.sha256(name + '.raw'), image['sha256'])
             os.unlink(name)
             os.unlink(name + '.raw')
         self.for_images(check, lambda image: image['expect'] == 'ok' and

@@ -6,6 +6,7 @@ exceptions, and they must be as it says."""
 import fnmatch
 import os
 
+import content
 import harness
 
 READERS = {
@@ -38,7 +39,7 @@ class EqualTest(harness.ToolTest):
 
         def ask():
             result = self.qemu(*question, output, cwd=harness.Corpus.folder)
-            digest = harness.sha256(output) if result.status == 0 else None
+            digest = content.sha256(output) if result.status == 0 else None
             if os.path.exists(output):
                 os.unlink(output)
             return [result.status, result.err, digest]
@@ -55,18 +56,18 @@ class EqualTest(harness.ToolTest):
         self.assertEqual((mine.status, status), expected,
                          'convert: %r\nreference: %s' % (mine, err))
         if mine.status == 0 and status == 0:
-            self.assertEqual(harness.sha256(output), digest, 'converted content')
+            self.assertEqual(content.sha256(output), digest, 'converted content')
         elif os.path.exists(output):
             os.unlink(output)
         if mine.status != 0 and status == 0:
             self.make(*args, cwd=harness.Corpus.folder)
         return output if status == 0 else None, digest
 
-    def compare(self, image, content, digest):
+    def compare(self, image, raw, digest):
         """Both compare the image with its content."""
-        args = ['compare', '-f', image['format'], '-F', 'raw', image['file'], content]
+        args = ['compare', '-f', image['format'], '-F', 'raw', image['file'], raw]
         if image['opts']:
-            args = ['compare', '--image-opts', image['opts'], 'driver=raw,file.filename=' + content]
+            args = ['compare', '--image-opts', image['opts'], 'driver=raw,file.filename=' + raw]
         mine = self.img(*args, cwd=harness.Corpus.folder)
         self.assertFalse(harness.crashed(mine), mine)
 
@@ -84,10 +85,10 @@ class EqualTest(harness.ToolTest):
             self.compare_status(image, command, [*args, *harness.source(image)])
         if 'huge' in image['tags']:
             return
-        content, digest = self.convert(image)
-        if content is not None:
-            self.compare(image, content, digest)
-            os.unlink(content)
+        raw, digest = self.convert(image)
+        if raw is not None:
+            self.compare(image, raw, digest)
+            os.unlink(raw)
 
     def test_every_command_on_every_image(self):
         self.need_reference_text()

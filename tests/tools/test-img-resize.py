@@ -2,10 +2,10 @@
 """resize: side by side with QEMU's, and each reading what the other made of it."""
 import json
 import os
-import random
 import shutil
 
 import harness
+import twoway
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -20,24 +20,7 @@ SHAPES = [
 ]
 
 
-class Resize(harness.ToolTest):
-    def setUp(self):
-        super().setUp()
-        self.need_reference()
-        self.random = random.Random(self.id())
-
-    def io(self, name, *commands):
-        """Have qemu-io do something; it must not find a difference."""
-        words = sum((['-c', command] for command in commands), [])
-        result = harness.run(harness.reference_io(), ['-f', 'qcow2', *words, name], self.scratch)
-        self.assertEqual(result.status, 0, (commands, result))
-        self.assertNotIn('failed', result.out + result.err, (commands, result))
-
-    def assert_clean(self, name):
-        for program in (self.img, self.qemu):
-            result = program('check', '-f', 'qcow2', name)
-            self.assertEqual(result.status, 0, result)
-
+class Resize(twoway.TwoWayTest):
     def size(self, program, name):
         return json.loads(program('info', '--output=json', name).out)['virtual-size']
 
@@ -46,12 +29,6 @@ class Resize(harness.ToolTest):
         result = program('convert', '-f', 'qcow2', '-O', 'raw', name, 'content.raw')
         self.assertEqual(result.status, 0, result)
         return self.read('content.raw')
-
-    def assert_content(self, name, expected):
-        """Whole, and this is what both find in it."""
-        self.assert_clean(name)
-        for program in (self.img, self.qemu):
-            self.assertTrue(self.content(program, name) == expected, (name, program))
 
     def resize(self, program, name, size, *more):
         result = program('resize', '-f', 'qcow2', '--shrink', *more, name, size)
