@@ -7,7 +7,6 @@ complete or absent.
 """
 import json
 import re
-import zlib
 
 import harness
 
@@ -37,11 +36,7 @@ class BlkdebugTest(harness.ToolTest):
 
     def check_each(self, make_args, name, image_format, is_json=False):
         """Fail request 0, 1, 2, … until the command gets by without that many."""
-        # A sanitizer sees each command and image with one of the two.
-        engines = harness.ENGINES
-        if harness.is_sanitized():
-            engines = [engines[zlib.crc32(repr((make_args(''), name)).encode()) % len(engines)]]
-        for engine in engines:
+        for engine in harness.each_or_one(harness.ENGINES, make_args(''), name):
             for after in range(LIMIT):
                 args = make_args(self.failing(name, image_format, after))
                 result = self.img('--aio', engine, *args)

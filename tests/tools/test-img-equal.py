@@ -20,12 +20,21 @@ READERS = {
 }
 
 
+# QEMU follows a loop of backing files until it has no more of these, ever slower.
+FILES_FOR_LOOP = 200
+
+
 class EqualTest(harness.ToolTest):
+
+    def ask(self, image, *args):
+        """Run the reference in the folder of the corpus."""
+        return self.qemu(*args, cwd=harness.Corpus.folder,
+                         files=FILES_FOR_LOOP if image['expect'] == 'loop' else None)
 
     def compare_status(self, image, command, args):
         """Run both; returns the exit codes, which are equal or as the page says."""
         mine = self.img(*args, cwd=harness.Corpus.folder)
-        theirs = self.qemu(*args, cwd=harness.Corpus.folder)
+        theirs = self.ask(image, *args)
         self.assertFalse(harness.crashed(mine), mine)
         expected = harness.difference(image, command) or (theirs.status, theirs.status)
         self.assertEqual((mine.status, theirs.status), expected,
@@ -38,7 +47,7 @@ class EqualTest(harness.ToolTest):
         question = ['convert', '-O', 'raw', *harness.source(image)]
 
         def ask():
-            result = self.qemu(*question, output, cwd=harness.Corpus.folder)
+            result = self.ask(image, *question, output)
             digest = content.sha256(output) if result.status == 0 else None
             if os.path.exists(output):
                 os.unlink(output)

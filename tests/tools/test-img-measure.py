@@ -16,7 +16,7 @@ class MeasureTest(harness.ToolTest):
 
         def check(image):
             for target in ('raw', 'qcow2'):
-                for output in ('json', 'human'):
+                for output in harness.each_or_one(('json', 'human'), image['name'], target):
                     args = ['measure', '--output=' + output, '-O', target, *harness.source(image)]
                     mine = self.img(*args, cwd=harness.Corpus.folder)
                     theirs = self.qemu(*args, cwd=harness.Corpus.folder)
