@@ -29,7 +29,7 @@ class EqualTest(harness.ToolTest):
     def ask(self, image, *args):
         """Run the reference in the folder of the corpus."""
         return self.qemu(*args, cwd=harness.Corpus.folder,
-                         files=FILES_FOR_LOOP if image['expect'] == 'loop' else None)
+                         files=FILES_FOR_LOOP if image['name'].startswith('loop-') else None)
 
     def compare_status(self, image, command, args):
         """Run both; returns the exit codes, which are equal or as the page says."""
