@@ -18,8 +18,8 @@ usage: tests/run.sh [--quick] [--phase PHASE]... [--suite SUITE]... [TEST]...
                    tsan      clang with the lock annotations as errors, and the
                              thread sanitizer
                    valgrind  the unit tests of the plain build under valgrind
-  --suite SUITE  only this suite: unit, tools, crash, model, tidy, package; may be
-                 repeated
+  --suite SUITE  only this suite: unit, tools, users, crash, model, tidy, package; may
+                 be repeated
   TEST           only these tests, by name (test-coroutine); in the plain phase
                  unless --phase says otherwise
 
@@ -28,6 +28,8 @@ Environment:
   BLOCKGRAPH_TEST_CORPUS    where the image corpus is kept, instead of corpus/ there
   BLOCKGRAPH_TEST_QEMU_IMG  the qemu-img to compare with, instead of the installed
                             one; likewise _QEMU_IO, _QEMU_NBD, _QSD
+  BLOCKGRAPH_TEST_USERS     where test-users finds libguestfs and libvirt, and unpacks
+                            them when it does not; else it takes what is installed
   BLOCKGRAPH_TEST_SEED      the seed that a randomised test starts from
   BLOCKGRAPH_NO_INSTALL     install no packages
   CI=true                   warnings are errors, and so is a skipped test that

@@ -15,7 +15,8 @@ packages_demo=("${packages_build[@]}" e2fsprogs)
 packages_test=("${packages_demo[@]}" libcmocka-dev clang libclang-rt-dev llvm valgrind
     qemu-utils bximage gdb binutils util-linux)
 
-# .ci/run adds nothing that is installed; it unpacks QEMU 10.0 on the side.
+# .ci/run adds nothing that is installed; it unpacks QEMU 10.0 on the side, and the
+# programs of tests/users.
 
 packages_missing() {
     local name
