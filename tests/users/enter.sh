@@ -10,8 +10,8 @@ folder=$1
 shift
 exec unshare --mount --net --propagation private sh -e -c '
     mount -t tmpfs tmpfs /run
-    mount -t overlay overlay -o "lowerdir=$0/root/usr:/usr" /usr
-    for top in /var/lib /var/cache /var/log "$0/root/etc:/etc"; do
+    mount -t overlay overlay -o "lowerdir=$0/files/usr:/usr" /usr
+    for top in /var/lib /var/cache /var/log "$0/files/etc:/etc"; do
         own=/run/written${top##*:}
         mkdir -p "$own/upper" "$own/work"
         mount -t overlay overlay \

@@ -21,10 +21,10 @@ SUPERMIN = '/usr/lib/x86_64-linux-gnu/guestfs/supermin.d'
 MODULES = ['virtio_pci', 'virtio_scsi', 'virtio_console', 'virtio_blk', 'sd_mod', 'ext4']
 EARLY = ['dash', 'mount', 'insmod', 'switch_root', 'sleep']
 PROGRAMS = EARLY + [
-    'bash', 'mkdir', 'ls', 'readlink', 'cat', 'cp', 'rm', 'mv', 'ln', 'dd', 'df', 'du', 'stat', 'sync', 'touch', 'tar', 'gzip',
-    'umount', 'blockdev', 'blkid', 'wipefs', 'fstrim', 'mke2fs', 'e2fsck', 'resize2fs',
-    'tune2fs', 'dumpe2fs', 'parted', 'sgdisk', 'sfdisk', 'file', 'find', 'grep', 'sed', 'chmod',
-    'chown', 'mknod', 'reboot']
+    'bash', 'mkdir', 'ls', 'readlink', 'cat', 'cp', 'rm', 'mv', 'ln', 'dd', 'df', 'du', 'stat',
+    'sync', 'touch', 'tar', 'gzip', 'umount', 'blockdev', 'blkid', 'wipefs', 'fstrim', 'mke2fs',
+    'e2fsck', 'resize2fs', 'tune2fs', 'dumpe2fs', 'parted', 'sgdisk', 'sfdisk', 'file', 'find',
+    'grep', 'sed', 'chmod', 'chown', 'mknod', 'reboot']
 LINKS = {'sh': 'dash', 'mkfs.ext4': 'mke2fs', 'mkfs.ext2': 'mke2fs', 'fsck.ext4': 'e2fsck',
          'mkfs.ext3': 'mke2fs'}
 # The daemon's disk is the last one, and found by its label.
@@ -61,8 +61,8 @@ def libraries(programs):
     """The files that the loader opens for programs."""
     found = set()
     for program in programs:
-        text = subprocess.run(['ldd', program], stdout=subprocess.PIPE, check=True, text=True).stdout
-        found.update(re.findall(r'(/\S+) \(0x', text))
+        done = subprocess.run(['ldd', program], stdout=subprocess.PIPE, check=True, text=True)
+        found.update(re.findall(r'(/\S+) \(0x', done.stdout))
     return found
 
 
@@ -139,13 +139,13 @@ def write_init(tree, text):
 def main():
     programs, folder = sys.argv[1:]
     os.makedirs(folder, exist_ok=True)
-    kernel, = glob.glob(os.path.join(programs, 'root/boot/vmlinuz-*'))
+    kernel, = glob.glob(os.path.join(programs, 'files/boot/vmlinuz-*'))
     release = os.path.basename(kernel).split('-', 1)[1]
-    subprocess.run(['depmod', '-b', os.path.join(programs, 'root'), release], check=True)
+    subprocess.run(['depmod', '-b', os.path.join(programs, 'files'), release], check=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         early, root = os.path.join(scratch, 'early'), os.path.join(scratch, 'root')
         make_tree(early, EARLY)
-        order = modules(os.path.join(programs, 'root/lib/modules', release), early)
+        order = modules(os.path.join(programs, 'files/lib/modules', release), early)
         write_init(early, EARLY_INIT % ' '.join(order))
         make_cpio(early, os.path.join(folder, 'initrd'))
 

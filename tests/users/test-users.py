@@ -89,7 +89,7 @@ class UsersTest(harness.ToolTest):
     def empty_root(self):
         """For enter.sh: no programs but the machine's."""
         for top in ('usr', 'etc'):
-            os.makedirs(self.path('empty/root/' + top), exist_ok=True)
+            os.makedirs(self.path('empty/files/' + top), exist_ok=True)
         return self.path('empty')
 
     def do(self, *args):
