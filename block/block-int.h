@@ -93,6 +93,7 @@ struct BlockDriverState {
 
     InFlight in_flight;
     unsigned quiesce_counter; /* atomic */
+    bool driver_drained;      /* bdrv_drain_begin was called, and not yet bdrv_drain_end */
     ClaimSet *claims;
     RetireList *retired;
     MapCache *map_cache; /* NULL: answers are not cached */
@@ -191,6 +192,14 @@ void bdrv_unquiesce(BlockDriverState *bs);
 bool bdrv_busy(BlockDriverState *bs);
 /* Sections of bdrv_drain_all_begin() that are open: new nodes start in them. */
 extern unsigned bdrv_drain_all_count;
+/*
+ * Call bdrv_drain_begin or bdrv_drain_end if it is time for it: something has changed
+ * that decides it.
+ */
+void bdrv_tell_driver_of_drain(BlockDriverState *bs);
+/* The writer of the graph lock waits: no driver may hold requests. Or not any more. */
+void bdrv_drain_drivers_begin(void);
+void bdrv_drain_drivers_end(void);
 /* Tell one parent of a quiesced node, once. */
 void bdrv_parent_quiesce(BdrvChild *child);
 void bdrv_parent_unquiesce(BdrvChild *child);
@@ -265,6 +274,11 @@ int bdrv_check_range(int64_t offset, int64_t bytes);
 void bdrv_run_co(void coroutine_fn (*entry)(void *opaque), void *opaque);
 /* Read from a node without an edge: for probing. */
 int bdrv_node_pread(BlockDriverState *bs, int64_t offset, int64_t bytes, void *buf);
+
+/* ---- throttle-group.c ------------------------------------------------------ */
+
+/* Free the groups that are left; no node is. */
+void throttle_groups_cleanup(void);
 
 /* ---- backend.c ------------------------------------------------------------- */
 

@@ -24,6 +24,45 @@ void bdrv_parent_unquiesce(BdrvChild *child)
     }
 }
 
+/* Writers of the graph lock that wait, one further up the stack than the other. */
+static unsigned drivers_drained;
+
+void bdrv_tell_driver_of_drain(BlockDriverState *bs)
+{
+    bool drained = bs->is_open && (bs->quiesce_counter > 0 || drivers_drained > 0);
+
+    if (!bs->drv->bdrv_drain_begin || bs->driver_drained == drained) {
+        return;
+    }
+    bs->driver_drained = drained;
+    if (drained) {
+        bs->drv->bdrv_drain_begin(bs);
+    } else {
+        bs->drv->bdrv_drain_end(bs);
+    }
+}
+
+static void tell_all_drivers(void)
+{
+    for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
+        bdrv_tell_driver_of_drain(bs);
+    }
+}
+
+void bdrv_drain_drivers_begin(void)
+{
+    if (drivers_drained++ == 0) {
+        tell_all_drivers();
+    }
+}
+
+void bdrv_drain_drivers_end(void)
+{
+    if (--drivers_drained == 0) {
+        tell_all_drivers();
+    }
+}
+
 void bdrv_quiesce(BlockDriverState *bs)
 {
     if (__atomic_fetch_add(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
@@ -34,6 +73,7 @@ void bdrv_quiesce(BlockDriverState *bs)
         bdrv_parent_quiesce(child);
     }
     bdrv_graph_rdunlock_main_loop();
+    bdrv_tell_driver_of_drain(bs);
 }
 
 void bdrv_unquiesce(BlockDriverState *bs)
@@ -44,6 +84,7 @@ void bdrv_unquiesce(BlockDriverState *bs)
     if (__atomic_sub_fetch(&bs->quiesce_counter, 1, __ATOMIC_SEQ_CST) > 0) {
         return;
     }
+    bdrv_tell_driver_of_drain(bs);
     bdrv_graph_rdlock_main_loop();
     for (BdrvChild *child = bs->parents; child; child = child->next_parent) {
         bdrv_parent_unquiesce(child);

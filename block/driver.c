@@ -40,6 +40,9 @@ static const char *driver_flaw(const BlockDriver *drv)
         !drv->bdrv_check_perm != !drv->bdrv_abort_perm) {
         return "bdrv_check_perm, bdrv_set_perm and bdrv_abort_perm go together";
     }
+    if (!drv->bdrv_drain_begin != !drv->bdrv_drain_end) {
+        return "bdrv_drain_begin and bdrv_drain_end go together";
+    }
     if (!drv->bdrv_can_store_bitmap != !drv->bdrv_remove_stored_bitmap ||
         !drv->bdrv_can_store_bitmap != !drv->bdrv_load_bitmaps ||
         !drv->bdrv_can_store_bitmap != !drv->bdrv_store_bitmaps) {

@@ -202,7 +202,11 @@ static void wrlock(void)
         fatal("graph lock: taken exclusively twice");
     }
     outer = __atomic_exchange_n(&has_writer, 1, __ATOMIC_SEQ_CST);
-    AIO_WAIT_WHILE(readers_sum() > 0);
+    if (readers_sum() > 0) {
+        bdrv_drain_drivers_begin(); /* or we may wait for what a throttle holds back */
+        AIO_WAIT_WHILE(readers_sum() > 0);
+        bdrv_drain_drivers_end();
+    }
     writer_holds = true;
     outer_has_writer = outer;
 }

@@ -67,6 +67,7 @@ void blockgraph_cleanup(void)
               bdrv_get_filename(bs));
     }
     blk_assert_none_left();
+    throttle_groups_cleanup();
     initialized = false;
     bql_give_up();
     aio_set_main_context(NULL);

@@ -145,9 +145,11 @@ static void node_close(BlockDriverState *bs)
         if (retired) {
             bdrv_flush(bs); /* the first let the driver release what was retired */
         }
+        bs->driver_drained = false; /* it ends with the state */
         if (bs->drv->bdrv_close) {
             bs->drv->bdrv_close(bs);
         }
+        bs->is_open = false;
     }
     for (;;) {
         bdrv_graph_rdlock_main_loop();

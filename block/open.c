@@ -282,6 +282,7 @@ static bool node_open_driver(BlockDriverState *bs, OpenRequest *req, GError **er
         return false;
     }
     bs->is_open = true;
+    bdrv_tell_driver_of_drain(bs);
     if (!bs->read_only && bdrv_driver_is_protocol(bs->drv) && !bs->drv->bdrv_co_pwritev &&
         !bdrv_apply_auto_read_only(bs, "The driver can only read", errp)) {
         return false;

@@ -246,6 +246,14 @@ struct BlockDriver {
     bool (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, GError **errp);
     void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
     void (*bdrv_abort_perm)(BlockDriverState *bs);
+    /*
+     * For drivers that hold requests back: from begin to end they may not, and those
+     * that are held go on. Between the two the node is drained, or the graph is about
+     * to change; called once for all sections that overlap. Main thread; may not wait.
+     * Both or none. Default: nothing.
+     */
+    void (*bdrv_drain_begin)(BlockDriverState *bs);
+    void (*bdrv_drain_end)(BlockDriverState *bs);
     /* Set its limits in @limits, which hold the strictest of the children's
      * that matter. Default: the children's; 1-byte alignment without any. */
     void (*bdrv_refresh_limits)(BlockDriverState *bs, BlockLimits *limits);

@@ -22,6 +22,7 @@
 #include "blockgraph/options.h"
 #include "blockgraph/reopen.h"
 #include "blockgraph/snapshot.h"
+#include "blockgraph/throttle-group.h"
 #include "blockgraph/trace.h"
 #include "blockgraph/write-threshold.h"
 
@@ -37,7 +38,8 @@ bool blockgraph_init(GError **errp);
 
 /*
  * Undo it: needs the main thread with the big lock, which is given back, and
- * that no backend and no node is left (it aborts and names one otherwise).
+ * that no backend and no node is left (it aborts and names one otherwise). Throttle
+ * groups that are left are deleted.
  */
 void blockgraph_cleanup(void);
 

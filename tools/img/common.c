@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "tools/json-print.h"
+#include "tools/object.h"
 #include "tools/tool.h"
 
 static bool started;
@@ -19,7 +20,7 @@ bool img_start(void)
         return false;
     }
     started = true;
-    return true;
+    return tool_objects_create();
 }
 
 void img_stop(void)
@@ -28,31 +29,6 @@ void img_stop(void)
         blockgraph_cleanup();
         started = false;
     }
-}
-
-bool img_check_object(const char *definition)
-{
-    GError *err = NULL;
-    g_autoptr(JsonObject) object = block_options_parse(definition, "qom-type", &err);
-    g_autofree char *type = NULL;
-
-    if (object == NULL || !block_options_take_string(object, "qom-type", &type, &err)) {
-        tool_error_report(err);
-        return false;
-    }
-    if (g_strcmp0(type, "secret") != 0) {
-        tool_error("Parameter 'qom-type' does not accept value '%s'", type != NULL ? type : "");
-        return false;
-    }
-    if (!json_object_has_member(object, "id")) {
-        tool_error("Parameter 'id' is missing");
-        return false;
-    }
-    if (json_object_has_member(object, "data") == json_object_has_member(object, "file")) {
-        tool_error("Either 'file' or 'data' must be provided");
-        return false;
-    }
-    return true;
 }
 
 bool img_take_trace(const char *argument, int *status)

@@ -12,12 +12,10 @@
 #include "blockgraph/blockgraph.h"
 #include "tools/img/options.h"
 
-/* Set the library up, unless it is; undo it at the end. */
+/* Set the library up, with the objects of --object, unless it is; undo it at the end. */
 bool img_start(void);
 void img_stop(void);
 
-/* Check a definition of --object. Secrets are accepted, and not yet used. */
-bool img_check_object(const char *definition);
 /* Take a --trace argument; false with the exit code if the program is done. */
 bool img_take_trace(const char *argument, int *status);
 

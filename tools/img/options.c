@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
+#include "tools/object.h"
 #include "tools/tool.h"
 
 /* What every command takes. */
 static const ImgOption common_options[] = {
-    { "object", IMG_OPT_OBJECT, "OBJDEF", "define an object; of type secret only" },
+    { "object", IMG_OPT_OBJECT, "OBJDEF", "define an object; \"help\" lists the types" },
     { "aio", IMG_OPT_AIO, "io_uring|threads", "how to do I/O (default: io_uring where it works)" },
     { "untrusted", IMG_OPT_UNTRUSTED, NULL, "open no file that an image names" },
     { "verbose", IMG_OPT_VERBOSE, NULL, "say on standard error which I/O engine is used" },
@@ -197,9 +198,6 @@ static bool take_common(ImgArgs *args, int letter, bool *ok)
     case IMG_OPT_OUTPUT:
         *ok = take_output(args);
         return true;
-    case IMG_OPT_OBJECT:
-        *ok = img_check_object(optarg);
-        return true;
     case IMG_OPT_AIO:
         *ok = take_aio(optarg);
         return true;
@@ -259,6 +257,14 @@ int img_args_next(ImgArgs *args)
         if (letter == '?' || letter == ':') {
             fprintf(stderr, "Try '%s --help' for more info\n", args->argv[0]);
             return leave(args, 1);
+        }
+        if (letter == IMG_OPT_OBJECT) {
+            int status;
+
+            if (!tool_take_object(optarg, &status)) {
+                return leave(args, status);
+            }
+            continue;
         }
         if (!take_common(args, letter, &ok)) {
             return letter;

@@ -8,6 +8,7 @@
 #include "tools/io/command.h"
 #include "tools/io/line.h"
 #include "tools/io/open.h"
+#include "tools/object.h"
 #include "tools/tool.h"
 
 enum {
@@ -41,7 +42,7 @@ static void print_help(void)
     printf("Usage: %s [OPTIONS]... [-c STRING]... [FILE]\n"
            "Try a disk image: read it, write to it, and look at what comes of it.\n"
            "\n"
-           "  --object OBJDEF      define an object; of type secret only\n"
+           "  --object OBJDEF      define an object; \"help\" lists the types\n"
            "  --image-opts         FILE is an option list (driver=...,file.filename=...)\n"
            "  -c, --cmd STRING     run this command; may be given several times\n"
            "  -f, --format FMT     the image's format; without it, the format is probed\n"
@@ -113,7 +114,7 @@ static bool take_option(Arguments *args, int letter, int *status)
         *status = 0;
         return false;
     case IO_OPT_OBJECT:
-        return img_check_object(optarg);
+        return tool_take_object(optarg, status);
     case IO_OPT_IMAGE_OPTS:
         args->image_opts = true;
         return true;
