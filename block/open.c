@@ -153,7 +153,7 @@ static BlockDriverState *open_file_node(OpenRequest *req, GError **errp)
     ChildSource source = {
         .name = "file",
         .filename = req->filename,
-        .flags = filter ? req->flags : open_file_flags(req->flags),
+        .flags = filter ? req->flags | BDRV_O_PROTOCOL : open_file_flags(req->flags),
         .policy = req->policy,
         .opened_for = req->parent,
     };
@@ -185,6 +185,8 @@ static bool probe_format(OpenRequest *req, GError **errp)
 /* Open the child "file" beforehand, where the driver is a format. */
 static bool prepare_file(OpenRequest *req, GError **errp)
 {
+    const char *child;
+
     if (req->drv && bdrv_driver_is_protocol(req->drv)) {
         return filename_to_options(req, errp);
     }
@@ -202,8 +204,9 @@ static bool prepare_file(OpenRequest *req, GError **errp)
     if (!req->drv && !probe_format(req, errp)) {
         return false;
     }
-    json_object_set_string_member(req->options, req->drv->is_filter ? "image" : "file",
-                                  bdrv_get_node_name(req->file_node));
+    /* A filter that filenames can name has an "image". */
+    child = req->drv->is_filter && req->drv->protocol_name ? "image" : "file";
+    json_object_set_string_member(req->options, child, bdrv_get_node_name(req->file_node));
     return true;
 }
 

@@ -5,8 +5,8 @@
  * Invariants:
  *  1. Nothing overflows: rates and sizes are at most THROTTLE_VALUE_MAX (10^15), what
  *     is in a bucket stops growing at THROTTLE_LEVEL_MAX, times stop at INT64_MAX.
- *  2. Nothing is rounded but the wait, which is rounded up: after it, and not a
- *     nanosecond before, the request may go.
+ *  2. A part of a request is rounded to billionths. Nothing else is but the wait, which
+ *     is rounded up: after it, and not a nanosecond before, the request may go.
  */
 #include "block/throttle.h"
 

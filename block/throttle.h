@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a group has used of its limits: leaky buckets. Plain arithmetic without a
- * clock or a lock of its own; all of it exact, in integers.
+ * clock or a lock of its own, in integers.
  *
  * A bucket fills with what requests cost and leaks at the rate of its limit. A request
  * goes while no bucket that it concerns holds more than its size, and then adds to them:
