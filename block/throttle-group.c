@@ -210,7 +210,6 @@ ThrottleGroupMember *throttle_group_join(const char *id, GError **errp)
 void throttle_group_leave(ThrottleGroupMember *member)
 {
     ThrottleGroup *group;
-    guint index;
 
     GLOBAL_STATE_CODE();
     if (!member) {
@@ -219,16 +218,7 @@ void throttle_group_leave(ThrottleGroupMember *member)
     group = member->group;
     g_mutex_lock(&group->mutex);
     g_assert(g_queue_is_empty(&member->waiting[0]) && g_queue_is_empty(&member->waiting[1]));
-    if (g_ptr_array_find(group->members, member, &index)) {
-        g_ptr_array_remove_index(group->members, index);
-        for (int i = 0; i < 2; i++) {
-            /* The one after it comes next; it may have become the first one's place. */
-            if (group->served[i] >= index) {
-                group->served[i] += MAX(group->members->len, 1) - 1;
-                group->served[i] %= MAX(group->members->len, 1);
-            }
-        }
-    }
+    g_ptr_array_remove(group->members, member); /* someone may be passed over, once */
     g_mutex_unlock(&group->mutex);
     g_free(member);
 }

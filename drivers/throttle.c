@@ -6,7 +6,6 @@
 #include <errno.h>
 
 #include "blockgraph/block-driver.h"
-#include "blockgraph/throttle-group.h"
 
 typedef struct ThrottleNode {
     ThrottleGroupMember *member; /* changes only while drained */

@@ -27,6 +27,7 @@
 #include "blockgraph/map.h"
 #include "blockgraph/options.h"
 #include "blockgraph/snapshot.h"
+#include "blockgraph/throttle-group.h"
 
 G_BEGIN_DECLS
 

@@ -193,7 +193,8 @@ static void extremes_do_not_overflow(void **state)
     assert_int_equal(throttle_state_wait(&s, 0, true), INT64_C(9223272036855));
     assert_int_equal(throttle_state_wait(&s, INT64_MAX, true), 0);
     config = one_limit(THROTTLE_BPS_TOTAL, 1, THROTTLE_VALUE_MAX / 2, 2);
-    config.limits[THROTTLE_IOPS_TOTAL] = (ThrottleLimit){1, THROTTLE_VALUE_MAX / 4294967295, 4294967295};
+    config.limits[THROTTLE_IOPS_TOTAL] =
+        (ThrottleLimit){1, THROTTLE_VALUE_MAX / UINT32_MAX, UINT32_MAX};
     config.iops_size = UINT64_MAX;
     assert_true(throttle_config_check(&config, NULL));
     throttle_state_init(&s, &config, INT64_MIN);
