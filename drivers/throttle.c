@@ -134,31 +134,6 @@ static int coroutine_fn throttle_co_map(BlockDriverState *bs, const BdrvMapReque
     return 0;
 }
 
-static int64_t coroutine_fn throttle_co_getlength(BlockDriverState *bs)
-{
-    bdrv_graph_assert_readable();
-    return bdrv_co_getlength(bdrv_child_bs(bdrv_file_child(bs)));
-}
-
-static int coroutine_fn throttle_co_get_info(BlockDriverState *bs, BlockDriverInfo *info)
-{
-    bdrv_graph_assert_readable();
-    return bdrv_co_get_info(bdrv_child_bs(bdrv_file_child(bs)), info);
-}
-
-static int coroutine_fn throttle_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                                             BlockPrealloc prealloc, GError **errp)
-{
-    int ret;
-
-    bdrv_graph_assert_readable();
-    ret = bdrv_co_truncate(bdrv_file_child(bs), offset, exact, prealloc, errp);
-    if (ret >= 0) {
-        bdrv_set_length(bs, offset);
-    }
-    return ret;
-}
-
 BlockDriver block_driver_throttle = {
     .format_name = "throttle",
     .instance_size = sizeof(ThrottleNode),
@@ -172,9 +147,6 @@ BlockDriver block_driver_throttle = {
     .bdrv_reopen_abort = throttle_reopen_abort,
     .bdrv_drain_begin = throttle_drain_begin,
     .bdrv_drain_end = throttle_drain_end,
-    .bdrv_co_get_info = throttle_co_get_info,
-    .bdrv_co_getlength = throttle_co_getlength,
     .bdrv_co_map = throttle_co_map,
     .bdrv_co_before_io = throttle_co_before_io,
-    .bdrv_co_truncate = throttle_co_truncate,
 };
