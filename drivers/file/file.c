@@ -273,12 +273,12 @@ static bool host_device_probe(const char *filename)
 }
 
 /* What both do. */
-#define FILE_DRIVER(NAME)                                                                          \
+#define FILE_DRIVER(NAME, CREATE)                                                                  \
     .format_name = (NAME),                                                                         \
     .protocol_name = (NAME),                                                                       \
     .instance_size = sizeof(FileState),                                                            \
     .options = file_options,                                                                       \
-    .create_options = file_create_options,                                                         \
+    .create_options = CREATE##_create_options,                                                     \
     .bdrv_parse_filename = file_parse_filename,                                                    \
     .bdrv_make_filename = file_make_filename,                                                      \
     .bdrv_open = file_open,                                                                        \
@@ -292,7 +292,7 @@ static bool host_device_probe(const char *filename)
     .bdrv_refresh_limits = file_refresh_limits,                                                    \
     .bdrv_get_specific_info = file_get_specific_info,                                              \
     .bdrv_get_identity = file_get_identity,                                                        \
-    .bdrv_create = file_create,                                                                    \
+    .bdrv_create = CREATE##_create,                                                                \
     .bdrv_delete = file_delete,                                                                    \
     .bdrv_co_get_info = file_co_get_info,                                                          \
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,                            \
@@ -308,8 +308,8 @@ static bool host_device_probe(const char *filename)
     .supported_write_flags = BDRV_REQ_FUA,                                                         \
     .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK
 
-BlockDriver block_driver_file = { FILE_DRIVER("file") };
+BlockDriver block_driver_file = { FILE_DRIVER("file", file) };
 BlockDriver block_driver_host_device = {
-    FILE_DRIVER("host_device"),
+    FILE_DRIVER("host_device", host_device),
     .bdrv_probe_device = host_device_probe,
 };

@@ -97,8 +97,10 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int6
 int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                   BlockPrealloc prealloc, GError **errp);
 bool file_create(const char *filename, JsonObject *options, GError **errp);
+bool host_device_create(const char *filename, JsonObject *options, GError **errp);
 void file_delete(const char *filename);
 extern const BlockOption file_create_options[];
+extern const BlockOption host_device_create_options[];
 
 /* ---- lock.c ----------------------------------------------------------------- */
 

@@ -161,6 +161,12 @@ const BlockOption file_create_options[] = {
     {NULL, NULL, NULL},
 };
 
+const BlockOption host_device_create_options[] = {
+    {"size", "size", "Virtual disk size"},
+    {"preallocation", "str", "Preallocation mode (allowed values: off)"},
+    {NULL, NULL, NULL},
+};
+
 typedef struct CreateOptions {
     int64_t size;
     int64_t extent_size_hint;
@@ -225,15 +231,23 @@ static bool make_regular(int fd, const char *filename, const CreateOptions *opts
     return true;
 }
 
+static bool check_device_prealloc(const CreateOptions *opts, GError **errp)
+{
+    if (opts->prealloc != BLOCK_PREALLOC_OFF) {
+        block_error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
+                        block_prealloc_words[opts->prealloc]);
+        return false;
+    }
+    return true;
+}
+
 /* A device cannot be made, but lose what stood on it. */
 static bool make_on_device(int fd, const char *filename, const CreateOptions *opts, GError **errp)
 {
     uint8_t sector[BDRV_SECTOR_SIZE] = {0};
     int64_t have = file_length(fd, true);
 
-    if (opts->prealloc != BLOCK_PREALLOC_OFF) {
-        block_error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
-                        block_prealloc_words[opts->prealloc]);
+    if (!check_device_prealloc(opts, errp)) {
         return false;
     }
     if (have < 0) {
@@ -273,13 +287,27 @@ static int open_new(const char *filename, struct stat *st, GError **errp)
     return fd;
 }
 
-bool file_create(const char *filename, JsonObject *options, GError **errp)
+/* Make what @fd is open for; closes it. */
+static bool make_and_close(int fd, const struct stat *st, const char *filename,
+                           const CreateOptions *opts, GError **errp)
 {
     /* Nobody may resize what is being made. */
     FileLockSet locks = {BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_RESIZE};
+    bool ok = file_lock_take(fd, locks, filename, errp) &&
+              (S_ISREG(st->st_mode) ? make_regular(fd, filename, opts, errp)
+                                    : make_on_device(fd, filename, opts, errp));
+
+    if (close(fd) < 0 && ok) { /* releases the locks, too */
+        block_error_set_errno(errp, errno, "Could not create '%s'", filename);
+        ok = false;
+    }
+    return ok;
+}
+
+bool file_create(const char *filename, JsonObject *options, GError **errp)
+{
     CreateOptions opts = {0};
     struct stat st;
-    bool ok;
     int fd;
 
     filename = file_skip_protocol(filename);
@@ -287,17 +315,37 @@ bool file_create(const char *filename, JsonObject *options, GError **errp)
         return false;
     }
     fd = open_new(filename, &st, errp);
-    if (fd < 0) {
+    return fd >= 0 && make_and_close(fd, &st, filename, &opts, errp);
+}
+
+/* A device must be there; a file of its name is neither made nor touched. */
+bool host_device_create(const char *filename, JsonObject *options, GError **errp)
+{
+    static const char no_device[] =
+        "Protocol driver 'host_device' does not support creating new images, so an existing image "
+        "must be selected as the target; however, opening the given target as an existing image "
+        "failed: ";
+    CreateOptions opts = {0};
+    struct stat st;
+    int fd;
+
+    filename = file_skip_protocol(filename);
+    if (!take_create_options(options, &opts, errp) || !check_device_prealloc(&opts, errp)) {
         return false;
     }
-    ok = file_lock_take(fd, locks, filename, errp) &&
-         (S_ISREG(st.st_mode) ? make_regular(fd, filename, &opts, errp)
-                              : make_on_device(fd, filename, &opts, errp));
-    if (close(fd) < 0 && ok) { /* releases the locks, too */
-        block_error_set_errno(errp, errno, "Could not create '%s'", filename);
-        ok = false;
+    fd = open(filename, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        block_error_set_errno(errp, errno, "%sCould not open '%s'", no_device, filename);
+    } else if (!S_ISBLK(st.st_mode)) {
+        block_error_set(errp, EINVAL, "%s'host_device' driver requires '%s' to be a block device",
+                        no_device, filename);
+    } else {
+        return make_and_close(fd, &st, filename, &opts, errp);
     }
-    return ok;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return false;
 }
 
 void file_delete(const char *filename)

@@ -204,6 +204,27 @@ static void creating_on_a_device_forgets_the_old_header_only(void **state)
     loop_free(&loop);
 }
 
+static void a_device_is_made_of_a_device_only(void **state)
+{
+    BlockDriver *drv = bdrv_find_format("host_device");
+    g_autofree uint8_t *data = pattern(64 * KiB, 5);
+    Loop loop = loop_new("made", data, 64 * KiB, 512, 0);
+    g_autoptr(JsonObject) options = options_of("size=32k");
+    g_autofree char *missing = test_path("missing");
+    GError *err = NULL;
+    struct stat st;
+
+    assert_false(bdrv_create(drv, missing, options, &err));
+    assert_error_has(&err, "does not support creating new images");
+    assert_int_equal(stat(missing, &st), -1);
+    assert_false(bdrv_create(drv, loop.backing, options, &err));
+    assert_error_has(&err, "to be a block device");
+    assert_int_equal(stat(loop.backing, &st), 0);
+    assert_int_equal(st.st_size, 64 * KiB);
+    assert_ok(bdrv_create(drv, loop.path, options, &err), err);
+    loop_free(&loop);
+}
+
 static void two_names_of_a_device_are_one_file(void **state)
 {
     Loop loop = loop_new("names", NULL, 64 * KiB, 512, 0);
@@ -257,6 +278,7 @@ int main(void)
         cmocka_unit_test(a_read_only_device_is_opened_for_writing_only_if_reading_will_do),
         cmocka_unit_test(a_device_keeps_its_length),
         cmocka_unit_test(creating_on_a_device_forgets_the_old_header_only),
+        cmocka_unit_test(a_device_is_made_of_a_device_only),
         cmocka_unit_test(two_names_of_a_device_are_one_file),
     };
 

@@ -364,5 +364,6 @@ const ImgCommand img_compare_command = {
                 "FILENAME1 FILENAME2",
     .options = compare_options,
     .operands = "FILENAME1, FILENAME2\n   the images",
+    .object_error = COMPARE_OPEN_FAILED,
     .run = compare_run,
 };

@@ -12,9 +12,25 @@ static bool stores_bitmaps(BlockDriverState *bs)
     return drv != NULL && drv->bdrv_can_store_bitmap != NULL;
 }
 
+/* The stored bitmaps that were in use when a program died; the last one first, as in QEMU. */
+static GList *inconsistent_bitmaps(BlockDriverState *bs)
+{
+    GList *found = NULL;
+
+    for (BdrvDirtyBitmap *bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap != NULL;
+         bitmap = bdrv_dirty_bitmap_next(bs, bitmap)) {
+        if (bdrv_dirty_bitmap_persistent(bitmap) &&
+            (bdrv_dirty_bitmap_state(bitmap) & BDRV_BITMAP_INCONSISTENT)) {
+            found = g_list_prepend(found, bitmap);
+        }
+    }
+    return found;
+}
+
 bool img_check_bitmaps(BlockBackend *source, const char *name, bool skip_broken)
 {
     BlockDriverState *bs = blk_bs(source);
+    g_autoptr(GList) broken = NULL;
     GError *err = NULL;
 
     if (!stores_bitmaps(bs)) {
@@ -25,15 +41,12 @@ bool img_check_bitmaps(BlockBackend *source, const char *name, bool skip_broken)
         tool_error_take(err, "Could not open '%s': ", name);
         return false;
     }
-    for (BdrvDirtyBitmap *bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap != NULL;
-         bitmap = bdrv_dirty_bitmap_next(bs, bitmap)) {
-        if (!skip_broken && bdrv_dirty_bitmap_persistent(bitmap) &&
-            (bdrv_dirty_bitmap_state(bitmap) & BDRV_BITMAP_INCONSISTENT)) {
-            tool_error("Cannot copy inconsistent bitmap '%s'", bdrv_dirty_bitmap_name(bitmap));
-            fprintf(stderr, "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to "
-                            "delete it\n");
-            return false;
-        }
+    broken = skip_broken ? NULL : inconsistent_bitmaps(bs);
+    if (broken != NULL) {
+        tool_error("Cannot copy inconsistent bitmap '%s'", bdrv_dirty_bitmap_name(broken->data));
+        fprintf(stderr, "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to "
+                        "delete it\n");
+        return false;
     }
     return true;
 }
@@ -73,19 +86,18 @@ static bool copy_bitmap(BdrvDirtyBitmap *bitmap, BlockDriverState *target)
 bool img_copy_bitmaps(BlockBackend *source, BlockBackend *target, const char *target_name)
 {
     BlockDriverState *bs = blk_bs(source);
+    g_autoptr(GList) broken = inconsistent_bitmaps(bs);
     GError *err = NULL;
     bool ok = true;
 
+    for (GList *l = broken; l != NULL; l = l->next) {
+        tool_warning("Skipping inconsistent bitmap '%s'", bdrv_dirty_bitmap_name(l->data));
+    }
     for (BdrvDirtyBitmap *bitmap = bdrv_dirty_bitmap_next(bs, NULL); bitmap != NULL && ok;
          bitmap = bdrv_dirty_bitmap_next(bs, bitmap)) {
-        if (!bdrv_dirty_bitmap_persistent(bitmap)) {
-            continue;
+        if (bdrv_dirty_bitmap_persistent(bitmap) && g_list_find(broken, bitmap) == NULL) {
+            ok = copy_bitmap(bitmap, blk_bs(target));
         }
-        if (bdrv_dirty_bitmap_state(bitmap) & BDRV_BITMAP_INCONSISTENT) {
-            tool_warning("Skipping inconsistent bitmap '%s'", bdrv_dirty_bitmap_name(bitmap));
-            continue;
-        }
-        ok = copy_bitmap(bitmap, blk_bs(target));
     }
     if (!bdrv_dirty_bitmaps_store(blk_bs(target), &err)) {
         tool_error_take(err, "Could not store the bitmaps of '%s': ", target_name);

@@ -270,7 +270,8 @@ int img_args_next(ImgArgs *args)
             return letter;
         }
         if (!ok) {
-            return leave(args, 1);
+            return leave(args, letter == IMG_OPT_OBJECT && args->command->object_error != 0
+                                   ? args->command->object_error : 1);
         }
     }
 }
