@@ -199,8 +199,9 @@ static bool file_open(BlockDriverState *bs, JsonObject *options, int flags, GErr
     if (!take_options(bs, s, options, errp)) {
         goto fail;
     }
-    /* Opening may have effects of its own: only what is wanted. */
-    if (stat(s->filename, &st) == 0 && !check_type(s, &st, errp)) {
+    /* Opening may have effects of its own: only what is wanted. That of a folder has none. */
+    if (stat(s->filename, &st) == 0 && !(S_ISDIR(st.st_mode) && (flags & BDRV_O_RDWR)) &&
+        !check_type(s, &st, errp)) {
         goto fail;
     }
     if (open_file(bs, s, flags & BDRV_O_RDWR, errp) && file_look_at(s, errp) &&

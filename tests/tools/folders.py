@@ -38,24 +38,39 @@ def mask(text):
     return io_testing.mask(text)
 
 
+def blocks(fd, length):
+    """(offset, data) of each block of a file that is not all zeros."""
+    offset = 0
+    while offset < length:
+        try:
+            offset = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError:
+            return
+        offset -= offset % BLOCK
+        data = os.pread(fd, BLOCK, offset)
+        if data.count(0) < len(data):
+            yield offset, data
+        offset += BLOCK
+
+
 def digest(path):
     """Of a file's length and all blocks that are not zeros, with their places."""
     found = hashlib.sha256()
     with open(path, 'rb', buffering=0) as file:
         length = file.seek(0, os.SEEK_END)
         found.update(b'%d' % length)
-        offset = 0
-        while offset < length:
-            try:
-                offset = os.lseek(file.fileno(), offset, os.SEEK_DATA)
-            except OSError:
-                break
-            offset -= offset % BLOCK
-            block = os.pread(file.fileno(), BLOCK, offset)
-            if block.strip(b'\0'):
-                found.update(b'%d:' % offset + block)
-            offset += BLOCK
+        for offset, data in blocks(file.fileno(), length):
+            found.update(b'%d:' % offset + data)
     return found.hexdigest()
+
+
+def copy(source, target):
+    """A file with its holes."""
+    with open(source, 'rb', buffering=0) as file, open(target, 'wb', buffering=0) as out:
+        length = file.seek(0, os.SEEK_END)
+        for offset, data in blocks(file.fileno(), length):
+            os.pwrite(out.fileno(), data, offset)
+        out.truncate(length)
 
 
 class Lock:

@@ -15,13 +15,14 @@ import sys
 import tempfile
 
 import harness
-from folders import FolderTest, Lock, mask
+from folders import FolderTest, Lock, copy, mask
 
 sys.path.insert(0, os.path.join(harness.HERE, '..', 'features'))
 import tools_table  # noqa: E402
 
 # Commands that end the program by a signal.
 DEADLY = ('io commands abort', 'io commands sigraise')
+
 
 def patch(path, offset, data):
     with open(path, 'r+b') as file:
@@ -102,7 +103,7 @@ class OptionTest(FolderTest):
         if 'top.qcow2' in named:
             named |= {'mid.qcow2', 'base.qcow2'}
         for name in named & set(os.listdir(self.images)):
-            shutil.copy(os.path.join(self.images, name), folder)
+            copy(os.path.join(self.images, name), os.path.join(folder, name))
 
     def run_words(self, option, words, theirs=False):
         """(folder, exit code, output, messages) of a run in a folder of its own."""

@@ -60,6 +60,8 @@ static void directory_is_refused(void **state)
 {
     assert_open_fails(options_of("driver=file,filename=%s", test_dir), 0,
                       "to be a regular file");
+    assert_open_fails(options_of("driver=file,filename=%s", test_dir), BDRV_O_RDWR,
+                      "Is a directory");
 }
 
 static void fifo_socket_and_character_device_are_refused_without_hanging(void **state)

@@ -46,7 +46,15 @@ static int create_snapshot(BlockDriverState *bs, const char *name)
     };
     g_autoptr(GError) err = NULL;
 
-    return bdrv_snapshot_create(bs, &info, &err) ? 0 : report("create", name, err);
+    if (bdrv_snapshot_create(bs, &info, &err)) {
+        return 0;
+    }
+    if (g_error_matches(err, BLOCK_ERROR, ENOTSUP)) {
+        /* The words that scripts know of a format without snapshots. */
+        g_free(err->message);
+        err->message = g_strdup(g_strerror(ENOTSUP));
+    }
+    return report("create", name, err);
 }
 
 static int apply_snapshot(BlockDriverState *bs, const char *name)
