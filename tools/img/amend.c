@@ -39,41 +39,13 @@ static bool refuse_format(const BlockDriver *drv)
     return drv->bdrv_co_amend == NULL;
 }
 
-static const BlockOption *find_in(const BlockOption *options, const char *name)
-{
-    for (const BlockOption *o = options; o != NULL && o->name != NULL; o++) {
-        if (strcmp(o->name, name) == 0) {
-            return o;
-        }
-    }
-    return NULL;
-}
-
-static int compare_names(gconstpointer a, gconstpointer b)
-{
-    return strcmp((*(BlockOption *const *)a)->name, (*(BlockOption *const *)b)->name);
-}
-
 static int print_options(const BlockDriver *drv)
 {
-    g_autoptr(GPtrArray) list = g_ptr_array_new();
-
     if (refuse_format(drv)) {
         return 1;
     }
-    for (const BlockOption *o = drv->amend_options; o != NULL && o->name != NULL; o++) {
-        g_ptr_array_add(list, (gpointer)o);
-    }
-    g_ptr_array_sort(list, compare_names);
     printf("Amend options for '%s':\n", drv->format_name);
-    for (guint i = 0; i < list->len; i++) {
-        const BlockOption *o = g_ptr_array_index(list, i);
-        bool is_bool = strcmp(o->type, "bool") == 0;
-        g_autofree char *left =
-            g_strdup_printf("%s=<%s%s>", o->name, o->type, is_bool ? " (on/off)" : "");
-
-        printf("  %-22s - %s\n", left, o->help);
-    }
+    img_print_options(drv->amend_options, NULL);
     return 0;
 }
 
@@ -93,9 +65,9 @@ static bool check_names(const BlockDriver *drv, JsonObject *options, const char 
             g_autofree char *inner = g_strconcat(name, ".", NULL);
 
             ok = check_names(drv, json_node_get_object(value), inner);
-        } else if (find_in(drv->amend_options, name) == NULL) {
+        } else if (img_find_option(drv->amend_options, name) == NULL) {
             tool_error("Invalid parameter '%s'", name);
-            if (find_in(drv->create_options, name) != NULL) {
+            if (img_find_option(drv->create_options, name) != NULL) {
                 fprintf(stderr, "This option is only supported for image creation\n");
             }
             ok = false;

@@ -60,6 +60,10 @@ JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDr
 bool img_options_ask_help(GPtrArray *arguments);
 /* Print the create options of @drv and, if not NULL, of @file_drv. */
 void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv);
+/* Print two tables of options as one list, by name; either may be NULL. */
+void img_print_options(const BlockOption *options, const BlockOption *more);
+/* The option of this name in a table, which may be NULL, or NULL. */
+const BlockOption *img_find_option(const BlockOption *options, const char *name);
 /* The option of this name in either table, or NULL. */
 const BlockOption *img_find_create_option(BlockDriver *drv, BlockDriver *file_drv,
                                           const char *name);

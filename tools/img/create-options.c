@@ -37,7 +37,7 @@ bool img_options_ask_help(GPtrArray *arguments)
     return false;
 }
 
-static const BlockOption *find_in(const BlockOption *options, const char *name)
+const BlockOption *img_find_option(const BlockOption *options, const char *name)
 {
     for (const BlockOption *o = options; o != NULL && o->name != NULL; o++) {
         if (strcmp(o->name, name) == 0) {
@@ -49,10 +49,10 @@ static const BlockOption *find_in(const BlockOption *options, const char *name)
 
 const BlockOption *img_find_create_option(BlockDriver *drv, BlockDriver *file_drv, const char *name)
 {
-    const BlockOption *option = find_in(drv->create_options, name);
+    const BlockOption *option = img_find_option(drv->create_options, name);
 
     if (option == NULL && file_drv != NULL) {
-        option = find_in(file_drv->create_options, name);
+        option = img_find_option(file_drv->create_options, name);
     }
     return option;
 }
@@ -76,17 +76,12 @@ static void add_new(GPtrArray *list, const BlockOption *options)
     }
 }
 
-void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
+void img_print_options(const BlockOption *options, const BlockOption *more)
 {
     g_autoptr(GPtrArray) list = g_ptr_array_new();
 
-    add_new(list, drv->create_options);
-    if (file_drv != NULL) {
-        add_new(list, file_drv->create_options);
-        printf("Supported options:\n");
-    } else {
-        printf("Supported %s options:\n", drv->format_name);
-    }
+    add_new(list, options);
+    add_new(list, more);
     g_ptr_array_sort(list, compare_names);
     for (guint i = 0; i < list->len; i++) {
         const BlockOption *o = g_ptr_array_index(list, i);
@@ -96,10 +91,19 @@ void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
 
         printf("  %-22s - %s\n", left, o->help);
     }
-    if (file_drv == NULL) {
-        printf("\nThe protocol level may support further options.\n"
-               "Specify the target filename to include those options.\n");
+}
+
+void img_print_create_options(BlockDriver *drv, BlockDriver *file_drv)
+{
+    if (file_drv != NULL) {
+        printf("Supported options:\n");
+        img_print_options(drv->create_options, file_drv->create_options);
+        return;
     }
+    printf("Supported %s options:\n", drv->format_name);
+    img_print_options(drv->create_options, NULL);
+    printf("\nThe protocol level may support further options.\n"
+           "Specify the target filename to include those options.\n");
 }
 
 /* Whether the values of @table's options are of their types. */
