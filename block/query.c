@@ -206,6 +206,27 @@ bool bdrv_create(BlockDriver *drv, const char *filename, JsonObject *options, GE
     return options_are_known(drv, filename, copy, errp) && drv->bdrv_create(filename, copy, errp);
 }
 
+bool bdrv_create_sequential(BlockDriver *drv, JsonObject *options, GArray *ranges,
+                            BdrvSequentialWrite *write, void *opaque, GError **errp)
+{
+    g_autoptr(JsonObject) copy = block_options_copy(options);
+    g_autoptr(GList) names = json_object_get_members(copy);
+
+    GLOBAL_STATE_CODE();
+    if (!drv->bdrv_create_sequential) {
+        block_error_set(errp, ENOTSUP, "Format driver '%s' cannot write an image in one pass",
+                        drv->format_name);
+        return false;
+    }
+    for (GList *l = names; l; l = l->next) {
+        if (!known_option(drv->create_options, l->data)) {
+            block_error_set(errp, EINVAL, "Invalid parameter '%s'", (const char *)l->data);
+            return false;
+        }
+    }
+    return drv->bdrv_create_sequential(copy, ranges, write, opaque, errp);
+}
+
 bool bdrv_measure(BlockDriver *drv, JsonObject *options, BlockDriverState *source,
                   BlockMeasureInfo *info, GError **errp)
 {

@@ -296,6 +296,27 @@ static bool raw_create(const char *filename, JsonObject *options, GError **errp)
     return protocol && bdrv_create(protocol, filename, options, errp);
 }
 
+/* The data is all of the image, zeros as well. */
+static bool raw_create_sequential(JsonObject *options, GArray *ranges, BdrvSequentialWrite *write,
+                                  void *opaque, GError **errp)
+{
+    BdrvRange all = {0};
+
+    if (!block_options_take_size(options, "size", &all.bytes, errp)) {
+        return false;
+    }
+    if (all.bytes > BDRV_MAX_LENGTH) {
+        block_error_set(errp, EFBIG, "The image size is too large");
+        return false;
+    }
+    all.bytes += -all.bytes & (BDRV_SECTOR_SIZE - 1);
+    g_array_set_size(ranges, 0);
+    if (all.bytes > 0) {
+        g_array_append_val(ranges, all);
+    }
+    return true;
+}
+
 static bool raw_measure(JsonObject *options, BlockDriverState *source, BlockMeasureInfo *info,
                         GError **errp)
 {
@@ -328,6 +349,7 @@ BlockDriver block_driver_raw = {
     .bdrv_close = raw_close,
     .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_create = raw_create,
+    .bdrv_create_sequential = raw_create_sequential,
     .bdrv_measure = raw_measure,
     .bdrv_co_get_info = raw_co_get_info,
     .bdrv_co_getlength = raw_co_getlength,

@@ -96,7 +96,7 @@ static int remember_end(void *opaque, uint64_t l2, uint64_t guest, uint64_t coun
     return 0;
 }
 
-static void init_header(Qcow2NewImage *image)
+void qcow2_new_image_init_header(Qcow2NewImage *image)
 {
     const Qcow2CreateOptions *opts = image->opts;
 
@@ -163,7 +163,7 @@ bool qcow2_new_image_plan(Qcow2NewImage *image, const Qcow2CreateOptions *opts, 
     uint64_t l1_entries, last_end = 0;
 
     *image = (Qcow2NewImage){ .opts = opts };
-    init_header(image);
+    qcow2_new_image_init_header(image);
     qcow2_layout_init(&image->layout, opts->cluster_bits, opts->refcount_order);
     l1_entries = qcow2_l1_entries_needed(&image->geo, opts->size);
     if (l1_entries <= QCOW2_MAX_L1_BYTES / 8) {

@@ -48,6 +48,8 @@ typedef struct Qcow2NewImage {
  */
 bool qcow2_new_image_plan(Qcow2NewImage *image, const Qcow2CreateOptions *opts, GError **errp);
 void qcow2_new_image_clear(Qcow2NewImage *image);
+/* Only the header's fields that follow from image->opts, and the geometry. */
+void qcow2_new_image_init_header(Qcow2NewImage *image);
 /* Whether each cluster of the disk has a place from the beginning. */
 bool qcow2_new_image_is_mapped(const Qcow2CreateOptions *opts);
 

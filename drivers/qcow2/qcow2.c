@@ -328,6 +328,7 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_store_bitmaps = qcow2_store_bitmaps,
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_create = qcow2_create,
+    .bdrv_create_sequential = qcow2_create_sequential,
     .bdrv_measure = qcow2_measure,
     .bdrv_co_get_info = qcow2_co_get_info,
     .bdrv_co_check = qcow2_co_check,

@@ -490,6 +490,8 @@ bool qcow2_measure(JsonObject *options, BlockDriverState *source, BlockMeasureIn
 
 extern const BlockOption qcow2_create_options[];
 bool qcow2_create(const char *filename, JsonObject *options, GError **errp);
+bool qcow2_create_sequential(JsonObject *options, GArray *ranges, BdrvSequentialWrite *write,
+                             void *opaque, GError **errp);
 
 /* ---- qcow2-backing.c ------------------------------------------------------ */
 

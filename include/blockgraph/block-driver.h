@@ -298,6 +298,12 @@ struct BlockDriver {
      */
     bool (*bdrv_create)(const char *filename, JsonObject *options, GError **errp);
     /*
+     * See bdrv_create_sequential(). @options are a copy to take from; @ranges are in
+     * order, apart and not empty, and inside the disk. Default: refused.
+     */
+    bool (*bdrv_create_sequential)(JsonObject *options, GArray *ranges,
+                                   BdrvSequentialWrite *write, void *opaque, GError **errp);
+    /*
      * Protocols: delete what bdrv_create of the same @filename has made. Default:
      * it stays.
      */

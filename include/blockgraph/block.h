@@ -397,6 +397,25 @@ int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvChec
  */
 bool bdrv_create(BlockDriver *drv, const char *filename, JsonObject *options, GError **errp);
 
+/* A piece of a disk: bytes. */
+typedef struct BdrvRange {
+    int64_t offset;
+    int64_t bytes;
+} BdrvRange;
+/* Takes the next @bytes of an image. 0 or -errno. */
+typedef int BdrvSequentialWrite(void *opaque, const void *buf, size_t bytes);
+/*
+ * Begin an image of @drv that is written from front to back, into a pipe: @write gets
+ * all that stands before the data. @options are those of bdrv_create(). @ranges, of
+ * BdrvRange, says where the disk has data: in order, none empty, none touching the
+ * next; all else is zeros. When the call returns, it says what has to follow, in that
+ * order: the ranges, as wide as the format stores them; zeros lie behind the disk's end.
+ * Then the image is complete. -ENOTSUP in @errp if the format, or an option, cannot be
+ * had in one pass. Global state.
+ */
+bool bdrv_create_sequential(BlockDriver *drv, JsonObject *options, GArray *ranges,
+                            BdrvSequentialWrite *write, void *opaque, GError **errp);
+
 typedef struct BlockMeasureInfo {
     int64_t required;        /* bytes for the data that there is */
     int64_t fully_allocated; /* bytes when every sector is written */
