@@ -13,6 +13,8 @@
 static const char *program_argv0 = "blockgraph";
 static const char *program_name = "blockgraph";
 
+static bool was_closed[STDERR_FILENO + 1];
+
 /*
  * A program may be started without standard input, output or error. The first
  * image opened would get that number, and messages would land in it.
@@ -20,11 +22,17 @@ static const char *program_name = "blockgraph";
 static void occupy_standard_fds(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+        was_closed[fd] = fcntl(fd, F_GETFD) < 0 && errno == EBADF;
+        if (was_closed[fd] &&
             open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd) {
             _exit(EXIT_FAILURE); /* there is nowhere to say why */
         }
     }
+}
+
+bool tool_was_closed(int fd)
+{
+    return fd >= STDIN_FILENO && fd <= STDERR_FILENO && was_closed[fd];
 }
 
 void tool_init(const char *argv0)

@@ -13,6 +13,8 @@
 
 /* Remember argv[0], and let a closed pipe be a write error. Call it first. */
 void tool_init(const char *argv0);
+/* Whether the standard descriptor @fd was closed when the program was started. */
+bool tool_was_closed(int fd);
 /* argv[0] as it was, and its last component. */
 const char *tool_argv0(void);
 const char *tool_name(void);

@@ -15,8 +15,9 @@ _blockgraph_img_values() {
         --format | --a-format | --b-format | --source-format | --target-format | \
             --output-format | --backing-format | -f | -F | -O)
             "$1" --help 2> /dev/null | sed -n 's/^Supported formats: //p' ;;
-        --output) echo human json tree dot ;;
+        --output) echo human json ascii tree dot ;;
         --aio) echo io_uring threads ;;
+        --digest) echo md5 sha1 sha256 sha384 sha512 ;;
         --cache | --source-cache | --target-cache | --backing-cache | -t)
             echo none writeback writethrough directsync unsafe ;;
         --repair) echo leaks all ;;

@@ -275,6 +275,7 @@ static int compare_content(Compare *cmp)
         return COMPARE_DIFFERENT;
     }
     cmp->progress_base = longer;
+    progress_set_total(longer);
     code = compare_until(cmp, shorter);
     if (code == COMPARE_SAME && shorter != longer) {
         if (!quiet) {

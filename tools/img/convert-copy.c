@@ -171,7 +171,10 @@ static void coroutine_fn copy_piece(ConvertEngine *eng, const ConvertPiece *piec
     if (!eng->unordered) {
         wait_for_turn(eng, piece);
     }
-    if (ok && eng->ret == 0) {
+    if (ok && eng->ret == 0 && eng->digest != NULL && !piece->zero) {
+        convert_digest(eng, piece->offset, buf, piece->bytes);
+    }
+    if (ok && eng->ret == 0 && !piece->below) {
         wait_for_rate(eng, piece->bytes);
         if (piece->zero) {
             write_zeroes(eng, piece->offset, piece->bytes);
@@ -228,7 +231,6 @@ static void set_units(ConvertEngine *eng)
     int64_t zeroes = bdrv_get_limits(eng->target_bs)->pwrite_zeroes_alignment;
     BlockDriverInfo info;
 
-    eng->unit = 1;
     if (eng->compressed && bdrv_get_info(eng->target_bs, &info) == 0 && info.cluster_size > 0) {
         eng->unit = info.cluster_size;
         eng->buffer_size = MAX(eng->buffer_size, eng->unit);
@@ -241,9 +243,8 @@ static void set_units(ConvertEngine *eng)
     }
 }
 
-static void prepare(ConvertEngine *eng)
+void convert_engine_begin(ConvertEngine *eng)
 {
-    eng->target_bs = blk_bs(eng->target);
     eng->total = 0;
     for (size_t i = 0; i < eng->n_sources; i++) {
         eng->sources[i].start = eng->total;
@@ -253,15 +254,63 @@ static void prepare(ConvertEngine *eng)
     while (eng->rate > 0 && eng->buffer_size > MIN_BUFFER && eng->buffer_size > eng->rate / 4) {
         eng->buffer_size /= 2;
     }
-    set_units(eng);
+    eng->unit = 1;
+    if (eng->target != NULL) {
+        eng->target_bs = blk_bs(eng->target);
+        set_units(eng);
+    }
+    /* The digest takes the data in order. */
+    eng->unordered = eng->unordered && eng->digest == NULL;
     co_mutex_init(&eng->plan_lock);
     co_mutex_init(&eng->turn_lock);
     co_queue_init(&eng->turn_queue);
 }
 
+int convert_engine_flush(ConvertEngine *eng)
+{
+    if (eng->ret == 0) {
+        eng->ret = blk_flush(eng->target);
+        if (eng->ret < 0) {
+            tool_error("%s: error while flushing: %s", eng->target_name, g_strerror(-eng->ret));
+        }
+    }
+    return eng->ret;
+}
+
+typedef struct OneWrite {
+    ConvertEngine *eng;
+    ConvertPiece piece;
+    const uint8_t *buf;
+} OneWrite;
+
+static void coroutine_fn one_write(void *opaque)
+{
+    OneWrite *w = opaque;
+
+    wait_for_rate(w->eng, w->piece.bytes);
+    write_data(w->eng, &w->piece, w->buf);
+}
+
+int convert_engine_write(ConvertEngine *eng, int64_t offset, int64_t bytes, const uint8_t *buf)
+{
+    OneWrite w = { eng, { .offset = offset, .bytes = bytes }, buf };
+
+    tool_run_coroutines(one_write, &w, 1);
+    return eng->ret;
+}
+
+bool coroutine_fn convert_engine_read(ConvertEngine *eng, int64_t offset, int64_t bytes,
+                                      uint8_t *buf)
+{
+    ConvertPiece piece = { .offset = offset, .bytes = bytes };
+
+    wait_for_rate(eng, bytes);
+    return read_piece(eng, &piece, buf);
+}
+
 int convert_engine_run(ConvertEngine *eng)
 {
-    prepare(eng);
+    convert_engine_begin(eng);
     if (eng->total == 0) {
         return 0;
     }
@@ -275,11 +324,8 @@ int convert_engine_run(ConvertEngine *eng)
     if (eng->ret == 0) {
         tool_run_coroutines(copy_worker, eng, eng->workers);
     }
-    if (eng->ret == 0) {
-        eng->ret = blk_flush(eng->target);
-        if (eng->ret < 0) {
-            tool_error("%s: error while flushing: %s", eng->target_name, g_strerror(-eng->ret));
-        }
+    if (eng->ret == 0 && eng->digest != NULL) {
+        convert_digest(eng, eng->total, NULL, 0);
     }
-    return eng->ret;
+    return convert_engine_flush(eng);
 }

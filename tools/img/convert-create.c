@@ -127,7 +127,8 @@ static void find_backing_length(ConvertEngine *eng)
 static bool open_target(Convert *conv, const char *format, int64_t size)
 {
     ConvertEngine *eng = &conv->engine;
-    int flags = BDRV_O_RDWR | (eng->sparse_size > 0 ? BDRV_O_UNMAP : 0);
+    int flags = BDRV_O_RDWR | (eng->sparse_size > 0 ? BDRV_O_UNMAP : 0) |
+                (conv->from_stdin ? BDRV_O_RESIZE : 0);
     ImgArgs target_args = *conv->args;
     bool writethrough = false;
     int64_t length;

@@ -35,6 +35,7 @@ typedef enum ConvertRun {
     CONVERT_DATA,
     CONVERT_ZERO,
     CONVERT_SAME, /* the target reads so without being written to */
+    CONVERT_BELOW, /* the same, but data of the backing file: read for the digest */
 } ConvertRun;
 
 typedef struct ConvertEngine {
@@ -58,6 +59,7 @@ typedef struct ConvertEngine {
     int64_t sparse_size; /* bytes: shorter zero runs are written; 0: all is */
     bool all_data;       /* data is written as it is, though it be zeros */
     int64_t rate;        /* bytes per second, 0: no limit */
+    GChecksum *digest;   /* of all that the target holds, or NULL; borrowed */
 
     /* ---- private ---- */
     BlockDriverState *target_bs; /* borrowed: buffers are aligned as it likes */
@@ -76,13 +78,15 @@ typedef struct ConvertEngine {
     CoQueue turn_queue;
     uint64_t turn;
     int64_t rate_next; /* when the next write may start, ns */
+    int64_t digest_end; /* the digest has all bytes before */
     int64_t work;      /* bytes to be copied; 0: not counted */
 } ConvertEngine;
 
 typedef struct ConvertPiece {
     int64_t offset; /* in the target */
     int64_t bytes;
-    bool zero; /* else: read it */
+    bool zero;  /* else: read it */
+    bool below; /* do not write it */
     uint64_t turn;
 } ConvertPiece;
 
@@ -92,6 +96,28 @@ typedef struct ConvertPiece {
  */
 int convert_engine_run(ConvertEngine *eng);
 
+/*
+ * For who reads or writes by himself: begin, without a target if eng->target is NULL;
+ * then, in order, and not in a coroutine,
+ */
+void convert_engine_begin(ConvertEngine *eng);
+/* write @bytes from @buf as a piece, after reporting errors; 0 or the first error; */
+int convert_engine_write(ConvertEngine *eng, int64_t offset, int64_t bytes, const uint8_t *buf);
+/* make it durable, and report an error; 0 or the first one. */
+int convert_engine_flush(ConvertEngine *eng);
+/* Read @bytes of the sources into @buf, as slowly as the rate says. False: reported. */
+bool coroutine_fn convert_engine_read(ConvertEngine *eng, int64_t offset, int64_t bytes,
+                                      uint8_t *buf);
+
+/* convert-digest.c: @bytes at @offset; all between them and those before is zeros. */
+void convert_digest(ConvertEngine *eng, int64_t offset, const uint8_t *buf, int64_t bytes);
+
+/* convert-plan.c: where the sources have data, as BdrvRange in order and apart. */
+typedef struct ConvertListing {
+    ConvertEngine *eng;
+    GArray *ranges;
+} ConvertListing;
+void coroutine_fn convert_list_data(void *listing);
 /* convert-plan.c: take the next piece. False at the end or after an error. */
 bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece);
 /* Go through all sources and set eng->work. */

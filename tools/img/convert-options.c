@@ -2,6 +2,7 @@
 /* convert: its options, and which of them exclude each other. */
 #include "tools/img/convert.h"
 
+#include <string.h>
 #include "tools/tool.h"
 
 #define MAX_SPARSE_SIZE (16 << 20) /* bytes */
@@ -37,6 +38,8 @@ const ImgOption img_convert_options[] = {
     { "rate", 'r', "RATE", "write at most so many bytes per second" },
     { "rate-limit", 'r', "RATE", NULL },
     { "copy-range-offloading", 'C', NULL, "accepted; data is copied by reading and writing" },
+    { "digest", CONVERT_OPT_DIGEST, "md5|sha1|sha256|sha384|sha512",
+      "print the digest of what was copied, zeros included; copies in order" },
     { "salvage", IMG_OPT_SALVAGE, NULL, "take what cannot be read for zeros" },
     { "bitmaps", IMG_OPT_BITMAPS, NULL, "copy persistent bitmaps, if the target's format can" },
     { "skip-broken-bitmaps", IMG_OPT_SKIP_BROKEN_BITMAPS, NULL,
@@ -81,6 +84,29 @@ static bool take_number(Convert *conv, int letter)
         conv->engine.workers = (int)workers;
         return true;
     }
+}
+
+static bool take_digest(Convert *conv)
+{
+    static const struct {
+        const char *name;
+        GChecksumType type;
+    } digests[] = {
+        { "md5", G_CHECKSUM_MD5 },       { "sha1", G_CHECKSUM_SHA1 },
+        { "sha256", G_CHECKSUM_SHA256 }, { "sha384", G_CHECKSUM_SHA384 },
+        { "sha512", G_CHECKSUM_SHA512 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(digests); i++) {
+        if (strcmp(digests[i].name, optarg) == 0) {
+            g_clear_pointer(&conv->engine.digest, g_checksum_free);
+            conv->engine.digest = g_checksum_new(digests[i].type);
+            conv->digest_name = digests[i].name;
+            return true;
+        }
+    }
+    tool_error("--digest expects 'md5', 'sha1', 'sha256', 'sha384' or 'sha512' not '%s'", optarg);
+    return false;
 }
 
 static void take_flag(Convert *conv, int letter)
@@ -146,6 +172,8 @@ bool img_convert_take_option(Convert *conv, int letter)
     case 'm':
     case 'r':
         return take_number(conv, letter);
+    case CONVERT_OPT_DIGEST:
+        return take_digest(conv);
     default:
         take_flag(conv, letter);
         break;

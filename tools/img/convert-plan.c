@@ -37,8 +37,10 @@ static ConvertRun run_kind(const ConvertEngine *eng, int64_t offset, int status,
         }
         return eng->target_is_zero ? CONVERT_SAME : CONVERT_ZERO;
     }
-    return eng->target_has_backing && !(status & BDRV_BLOCK_ALLOCATED) ? CONVERT_SAME
-                                                                       : CONVERT_DATA;
+    if (eng->target_has_backing && !(status & BDRV_BLOCK_ALLOCATED)) {
+        return eng->digest != NULL ? CONVERT_BELOW : CONVERT_SAME;
+    }
+    return CONVERT_DATA;
 }
 
 /* Know what there is at @offset, and how far. Under the lock. */
@@ -135,9 +137,12 @@ bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece)
     *piece = (ConvertPiece){
         .offset = eng->next,
         .zero = eng->run == CONVERT_ZERO,
+        .below = eng->run == CONVERT_BELOW,
     };
     if (piece->zero) {
         piece->bytes = MIN(eng->run_end - eng->next, MAX_ZERO_PIECE);
+    } else if (piece->below) {
+        piece->bytes = MIN(eng->run_end - eng->next, eng->buffer_size);
     } else {
         piece->bytes = data_end(eng) - eng->next;
         before = eng->work > 0 ? piece->offset : before;
@@ -147,7 +152,7 @@ bool coroutine_fn convert_take_piece(ConvertEngine *eng, ConvertPiece *piece)
     }
     eng->next += piece->bytes;
     piece->turn = eng->turns_given++;
-    report_progress(eng, before, piece->zero);
+    report_progress(eng, before, piece->zero || piece->below);
     return true;
 }
 
@@ -170,4 +175,30 @@ void coroutine_fn convert_count_work(void *opaque)
     eng->next = 0;
     eng->run_end = 0;
     eng->work = work;
+    progress_set_total(work > 0 ? work : eng->total);
+}
+
+static void add_range(GArray *ranges, int64_t offset, int64_t bytes)
+{
+    BdrvRange *last = ranges->len > 0 ? &g_array_index(ranges, BdrvRange, ranges->len - 1) : NULL;
+    BdrvRange next = { offset, bytes };
+
+    if (last != NULL && last->offset + last->bytes == offset) {
+        last->bytes += bytes;
+    } else {
+        g_array_append_val(ranges, next);
+    }
+}
+
+void coroutine_fn convert_list_data(void *listing)
+{
+    ConvertListing *l = listing;
+    ConvertEngine *eng = l->eng;
+
+    while (eng->ret == 0 && eng->next < eng->total && ask_run(eng, eng->next)) {
+        if (eng->run == CONVERT_DATA) {
+            add_range(l->ranges, eng->next, eng->run_end - eng->next);
+        }
+        eng->next = eng->run_end;
+    }
 }

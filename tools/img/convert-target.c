@@ -83,6 +83,15 @@ void img_file_set_add(ImgFileSet *set, BlockBackend *blk, const char *name)
     }
 }
 
+void img_file_set_add_file(ImgFileSet *set, const char *filename, const char *name)
+{
+    char *identity = file_identity(filename);
+
+    if (identity != NULL) {
+        g_hash_table_insert(set->names, identity, g_strdup(name));
+    }
+}
+
 const char *img_file_set_find(const ImgFileSet *set, const char *filename)
 {
     g_autofree char *identity = file_identity(filename);

@@ -16,6 +16,8 @@ void img_file_set_free(ImgFileSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImgFileSet, img_file_set_free)
 /* Add the files below @blk, as a source called @name. */
 void img_file_set_add(ImgFileSet *set, BlockBackend *blk, const char *name);
+/* Add the file @filename. */
+void img_file_set_add_file(ImgFileSet *set, const char *filename, const char *name);
 /* The source that file @filename belongs to, or NULL. Borrowed. */
 const char *img_file_set_find(const ImgFileSet *set, const char *filename);
 /* The source that shares a file with @blk, backing files aside, or NULL. Borrowed. */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 #include "tools/img/convert.h"
 #include "tools/tool.h"
 
@@ -24,7 +26,17 @@ static bool keep_unchanged(ConvertSource *src)
 
 static bool open_source(Convert *conv, ConvertSource *src, int flags)
 {
-    src->blk = img_open(conv->args, src->name, conv->args->format, conv->args->image_opts, flags);
+    g_autofree char *spool = NULL;
+
+    if (!conv->args->image_opts && strcmp(src->name, "-") == 0) {
+        src->name = "standard input";
+        spool = img_convert_spool_stdin(conv);
+        if (spool == NULL) {
+            return false;
+        }
+    }
+    src->blk = img_open(conv->args, spool != NULL ? spool : src->name, conv->args->format,
+                        conv->args->image_opts, flags);
     if (src->blk == NULL ||
         (conv->snapshot != NULL && !img_load_snapshot(src->blk, conv->snapshot))) {
         return false;
@@ -92,10 +104,37 @@ static void close_all(Convert *conv)
     }
     blk_unref(conv->engine.target);
     g_free(conv->engine.sources);
+    g_clear_pointer(&conv->engine.digest, g_checksum_free);
+    if (conv->spool_fd >= 0) {
+        close(conv->spool_fd);
+    }
     img_file_set_free(conv->files);
 }
 
 /* ---- All of it ------------------------------------------------------------------------------ */
+
+/* Open what is to be opened; *@total bytes are to be copied, if that is known. */
+static bool open_all(Convert *conv, int64_t *total)
+{
+    *total = 0;
+    if (!img_convert_check_streams(conv)) {
+        return false;
+    }
+    if (conv->from_stdin) {
+        return true;
+    }
+    return open_sources(conv, total) && check_bitmaps(conv) &&
+           (conv->to_stdout || img_convert_prepare_target(conv, *total));
+}
+
+static int copy(Convert *conv, int64_t total)
+{
+    if (conv->from_stdin) {
+        return img_convert_stream_in(conv);
+    }
+    return conv->to_stdout ? img_convert_stream_out(conv, total)
+                           : convert_engine_run(&conv->engine);
+}
 
 static int convert(Convert *conv)
 {
@@ -104,14 +143,17 @@ static int convert(Convert *conv)
     int64_t total;
     int ret;
 
-    if (!open_sources(conv, &total) || !check_bitmaps(conv) ||
-        !img_convert_prepare_target(conv, total)) {
+    if (!open_all(conv, &total)) {
         return 1;
     }
     eng->quiet = conv->args->quiet;
-    eng->count_first = mode == PROGRESS_DRAWN;
+    eng->count_first = mode == PROGRESS_DRAWN || progress_fd() >= 0;
+    progress_set_total(total);
+    if (conv->to_stdout) {
+        progress_to_stderr();
+    }
     progress_start(mode, 1);
-    ret = convert_engine_run(eng);
+    ret = copy(conv, total);
     if (ret == 0) {
         progress_complete();
     }
@@ -119,6 +161,10 @@ static int convert(Convert *conv)
     if (ret == 0 && conv->bitmaps &&
         !img_copy_bitmaps(eng->sources[0].blk, eng->target, eng->target_name)) {
         ret = -EINVAL;
+    }
+    if (ret == 0 && eng->digest != NULL) {
+        fprintf(conv->to_stdout ? stderr : stdout, "%s  %s\n", conv->digest_name,
+                g_checksum_get_string(eng->digest));
     }
     return ret == 0 ? 0 : 1;
 }
@@ -153,6 +199,7 @@ static int convert_run(ImgArgs *args)
         .options = options,
         .source_cache = "writeback",
         .target_cache = "unsafe",
+        .spool_fd = -1,
         .engine = { .workers = 8, .sparse_size = 4096 },
     };
     bool ok = true;
@@ -195,9 +242,11 @@ const ImgCommand img_convert_command = {
     .synopsis = "[-f FMT | --image-opts] [-T CACHE] [-l SNAPSHOT] [-U]\n"
                 "[-O FMT | --target-image-opts] [-o OPTIONS] [-t CACHE] [-n] [--target-is-zero]\n"
                 "[-c] [-B FILENAME [-F FMT]] [-S SIZE] [-m COUNT] [-W] [-r RATE] [-C] [--salvage]\n"
-                "[--bitmaps [--skip-broken-bitmaps]] [-p] [-q] FILENAME [FILENAME2 ...] TARGET",
+                "[--bitmaps [--skip-broken-bitmaps]] [--digest ALGORITHM] [-p] [-q]\n"
+                "FILENAME [FILENAME2 ...] TARGET",
     .options = img_convert_options,
-    .operands = "FILENAME\n   the source; several are copied one behind the other\n"
-                "TARGET\n   the image to write",
+    .operands = "FILENAME\n   the source, - for standard input; several are copied one behind "
+                "the other\n"
+                "TARGET\n   the image to write, - for standard output",
     .run = convert_run,
 };

@@ -10,6 +10,10 @@
 #include "tools/img/convert-engine.h"
 #include "tools/img/convert-target.h"
 
+enum {
+    CONVERT_OPT_DIGEST = 512,
+};
+
 typedef struct Convert {
     ImgArgs *args;
     GPtrArray *options; /* -o */
@@ -26,6 +30,10 @@ typedef struct Convert {
     bool bitmaps;
     bool skip_broken_bitmaps;
     ImgFileSet *files;
+    const char *digest_name; /* --digest, or NULL */
+    bool to_stdout;   /* the target is "-" */
+    bool from_stdin;  /* the one source is "-", and read as it comes */
+    int spool_fd;     /* what holds standard input, or -1 */
     ConvertEngine engine;
 } Convert;
 
@@ -37,5 +45,22 @@ bool img_convert_check_options(const Convert *conv);
 
 /* convert-create.c: create the target, of @size bytes, unless it is there, and open it. */
 bool img_convert_prepare_target(Convert *conv, int64_t size);
+
+/* convert-stream.c: what "-" means where; whether it can be had. */
+bool img_convert_check_streams(Convert *conv);
+/* Copy standard input, which is raw, as it comes. 0 or the first error. */
+int img_convert_stream_in(Convert *conv);
+/* Copy the sources, which are open, to standard output. 0 or the first error. */
+int img_convert_stream_out(Convert *conv, int64_t total);
+
+/*
+ * convert-stdio.c. A name to open standard input by: the file that it is, or one that
+ * it is copied to. conv->spool_fd is to be closed after. NULL if it cannot be had.
+ */
+char *img_convert_spool_stdin(Convert *conv);
+/* Read until @bytes are there or it ends; how many, or -1. */
+int64_t img_read_stdin(uint8_t *buf, size_t bytes);
+/* A BdrvSequentialWrite. */
+int img_write_stdout(void *opaque, const void *buf, size_t bytes);
 
 #endif

@@ -2,6 +2,8 @@
 /* Reading command lines by tables, and printing the tables as help. */
 #include "tools/img/options.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
@@ -187,6 +189,21 @@ static bool take_output(ImgArgs *args)
     return true;
 }
 
+static bool take_progress_fd(void)
+{
+    guint64 fd;
+
+    if (!g_ascii_string_to_unsigned(optarg, 10, 0, INT_MAX, &fd, NULL)) {
+        tool_error("--progress-fd expects a file descriptor's number not '%s'", optarg);
+        return false;
+    }
+    if (!progress_set_fd((int)fd)) {
+        tool_error("--progress-fd %s: %s", optarg, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 /* Whether @letter is an option that means the same in every command. */
 static bool take_common(ImgArgs *args, int letter, bool *ok)
 {
@@ -218,6 +235,9 @@ static bool take_common(ImgArgs *args, int letter, bool *ok)
         return true;
     case 'p':
         args->progress = true;
+        return true;
+    case IMG_OPT_PROGRESS_FD:
+        *ok = take_progress_fd();
         return true;
     default:
         return false;

@@ -26,6 +26,7 @@ enum {
     IMG_OPT_BITMAPS,
     IMG_OPT_SKIP_BROKEN_BITMAPS,
     IMG_OPT_GRAPH_OUTPUT,
+    IMG_OPT_PROGRESS_FD,
 };
 
 typedef struct ImgOption {
@@ -128,6 +129,10 @@ int img_parse_global(int argc, char **argv, const ImgCommand *const *commands, I
 #define IMG_OPTION_PROGRESS                                                                        \
     {                                                                                              \
         "progress", 'p', NULL, "show how far the command is"                                       \
+    },                                                                                             \
+    {                                                                                              \
+        "progress-fd", IMG_OPT_PROGRESS_FD, "FD",                                                  \
+            "tell how far the command is, as lines of JSON on this file descriptor"                \
     }
 #define IMG_OPTION_OUTPUT                                                                          \
     {                                                                                              \

@@ -259,6 +259,7 @@ static void prepare(RebaseCopy *copy)
     copy->bs = bdrv_skip_filters(blk_bs(copy->blk));
     bdrv_graph_rdunlock_main_loop();
     copy->length = blk_getlength(copy->blk);
+    progress_set_total(copy->length);
     copy->backing_length = copy->backing ? blk_getlength(copy->backing) : 0;
     copy->unit = BDRV_SECTOR_SIZE;
     if (bdrv_get_info(copy->bs, &info) == 0 && info.cluster_size > 0) {
