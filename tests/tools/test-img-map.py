@@ -78,6 +78,69 @@ class MapTest(harness.ToolTest):
                      ['-f', 'raw', '--image-opts', 'driver=raw']):
             self.check_same('map', *args)
 
+    # ---- --output=ascii ------------------------------------------------------------------
+
+    def picture(self, *args, columns=None):
+        """(the lines without their offsets, what follows)."""
+        env = {'COLUMNS': columns} if columns is not None else None
+        result = self.img('map', '--output=ascii', *args, env=env)
+        self.assertEqual((result.status, result.err), (0, ''), result)
+        lines = result.out.splitlines()
+        drawn = [line for line in lines if line.startswith('0x')]
+        self.assertLessEqual(len(drawn), 16)
+        for line in drawn:
+            self.assertLessEqual(len(line), int(columns or 80))
+        starts = [int(line.split()[0], 16) for line in drawn]
+        self.assertEqual(starts, sorted(set(starts)))
+        return [line.split()[1] for line in drawn], lines[len(drawn):]
+
+    def sums(self, legend):
+        """Letter → bytes."""
+        return {line.split()[0]: int(line.split()[-1]) for line in legend[1:]}
+
+    def test_a_picture_of_every_kind(self):
+        def io(name, *commands):
+            args = [part for command in commands for part in ('-c', command)]
+            result = harness.run(harness.ours('blockgraph-io'), [*args, name], self.scratch)
+            self.assertEqual(result.status, 0, result)
+
+        self.assertEqual(self.img('create', '-q', '-f', 'qcow2', 'base', '8M').status, 0)
+        io('base', 'write 0 1M', 'write -z 6M 1M')
+        self.assertEqual(self.img('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2',
+                                  'pictured').status, 0)
+        io('pictured', 'write 2M 1M', 'write -c 3M 64k', 'write -z 4M 1M')
+        lines, legend = self.picture('pictured')
+        text = ''.join(lines)
+        cell = (8 << 20) // len(text)
+        mib = (1 << 20) // cell
+        self.assertEqual(text, 'b' * mib + '.' * mib + '#' * mib + 'c' * (mib // 16) +
+                         '.' * (mib - mib // 16) + '0' * mib + '.' * mib + '0' * mib + '.' * mib)
+        self.assertEqual(self.sums(legend), {'b': 1 << 20, '#': 1 << 20, 'c': 65536, '0': 2 << 20,
+                                             '.': (4 << 20) - 65536})
+        # A part of it; and lines of another length.
+        self.assertEqual(''.join(self.picture('-s', '2M', '-l', '512', 'pictured')[0]), '#')
+        for columns in ('40', '47', '200'):
+            lines, _ = self.picture('pictured', columns=columns)
+            self.assertGreater(len(lines[0]), int(columns) - 20)
+        for columns in ('', 'x', '-3', '99999999999999999999'):
+            env = {'COLUMNS': columns}
+            result = self.img('map', '--output=ascii', 'pictured', env=env)
+            self.assertEqual(result.out, self.img('map', '--output=ascii', 'pictured',
+                                                  env={'COLUMNS': '80'}).out)
+
+    def test_a_picture_of_very_little_and_very_much(self):
+        self.write('none')
+        lines, legend = self.picture('-f', 'raw', 'none')
+        self.assertEqual((lines, set(self.sums(legend).values())), ([], {0}))
+        self.assertTrue(legend[0].startswith('0 bytes'), legend)
+        self.assertEqual(self.img('create', '-q', '-f', 'qcow2', 'huge', '63T').status, 0)
+        result = harness.run(harness.ours('blockgraph-io'), ['-c', 'write 40T 512', 'huge'],
+                             self.scratch)
+        self.assertEqual(result.status, 0, result)
+        lines, legend = self.picture('huge')
+        self.assertEqual(''.join(lines).strip('.'), '#')
+        self.assertEqual(sum(self.sums(legend).values()), 63 << 40)
+
 
 if __name__ == '__main__':
     harness.main()

@@ -9,10 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
+#include "tools/img/map.h"
 #include "tools/tool.h"
 
 /* Longest range asked for at once, in bytes. */
 #define MAP_CHUNK (1LL << 30)
+
+enum {
+    MAP_OPT_OUTPUT = 512,
+};
 
 static const ImgOption map_options[] = {
     IMG_OPTION_FORMAT,
@@ -20,22 +25,18 @@ static const ImgOption map_options[] = {
     { "start-offset", 's', "OFFSET", "begin at this offset in bytes (default: 0)" },
     { "max-length", 'l', "LENGTH", "stop after this many bytes" },
     IMG_OPTION_FORCE_SHARE,
-    IMG_OPTION_OUTPUT,
+    { "output", MAP_OPT_OUTPUT, "human|json|ascii",
+      "the form of the output (default: human); ascii is a picture" },
     { NULL },
 };
 
-typedef struct MapEntry {
-    int64_t start;
-    int64_t length;
-    int64_t offset;   /* in @file, if @has_offset */
-    const char *file; /* borrowed from the node */
-    int depth;
-    bool present;
-    bool zero;
-    bool data;
-    bool compressed;
-    bool has_offset;
-} MapEntry;
+typedef enum MapOutput {
+    MAP_HUMAN,
+    MAP_JSON,
+    MAP_ASCII,
+} MapOutput;
+
+static const char *const output_words[] = { "human", "json", "ascii", NULL };
 
 /* Whether @next goes on where @entry ends. */
 static bool entry_continues(const MapEntry *entry, const MapEntry *next)
@@ -167,7 +168,20 @@ static bool print_human(const GArray *entries)
     return true;
 }
 
-static int map_image(const ImgArgs *args, int64_t start, int64_t max_length)
+static bool take_output(const ImgArgs *args, MapOutput *output)
+{
+    for (int i = 0; output_words[i] != NULL; i++) {
+        if (strcmp(optarg, output_words[i]) == 0) {
+            *output = (MapOutput)i;
+            return true;
+        }
+    }
+    /* QEMU's words. */
+    img_usage_error(args, "--output expects 'human' or 'json' not '%s'", optarg);
+    return false;
+}
+
+static int map_image(const ImgArgs *args, int64_t start, int64_t max_length, MapOutput output)
 {
     const char *filename = img_operand(args, 0);
     g_autoptr(BlockBackend) blk = img_open_operand(args, 0);
@@ -188,8 +202,12 @@ static int map_image(const ImgArgs *args, int64_t start, int64_t max_length)
     if (!collect(blk, filename, start, length, entries)) {
         return 1;
     }
-    if (!args->json) {
+    if (output == MAP_HUMAN) {
         return print_human(entries) ? 0 : 1;
+    }
+    if (output == MAP_ASCII) {
+        img_map_draw(entries, start, MAX(start, length));
+        return 0;
     }
     if (entries->len == 0) {
         MapEntry nothing = { .start = start };
@@ -204,12 +222,17 @@ static int map_run(ImgArgs *args)
 {
     int64_t start = 0;
     int64_t max_length = -1;
+    MapOutput output = MAP_HUMAN;
     bool ok = true;
     int c;
 
     while (ok && (c = img_args_next(args)) > 0) {
-        ok = c == 's' ? tool_parse_size("start offset", optarg, 0, INT64_MAX, &start)
-                      : tool_parse_size("max length", optarg, 0, INT64_MAX, &max_length);
+        if (c == MAP_OPT_OUTPUT) {
+            ok = take_output(args, &output);
+        } else {
+            ok = c == 's' ? tool_parse_size("start offset", optarg, 0, INT64_MAX, &start)
+                          : tool_parse_size("max length", optarg, 0, INT64_MAX, &max_length);
+        }
     }
     if (!ok) {
         return 1;
@@ -223,14 +246,14 @@ static int map_run(ImgArgs *args)
     if (!img_check_format_options(args)) {
         return 1;
     }
-    return map_image(args, start, max_length);
+    return map_image(args, start, max_length, output);
 }
 
 const ImgCommand img_map_command = {
     .name = "map",
     .summary = "Dump image metadata",
     .synopsis = "[-f FMT | --image-opts] [-s OFFSET] [-l LENGTH] [-U]\n"
-                "[--output human|json] FILENAME",
+                "[--output human|json|ascii] FILENAME",
     .options = map_options,
     .operands = "FILENAME\n   the image",
     .run = map_run,
