@@ -299,6 +299,20 @@ int convert_engine_write(ConvertEngine *eng, int64_t offset, int64_t bytes, cons
     return eng->ret;
 }
 
+static void coroutine_fn one_wait(void *opaque)
+{
+    OneWrite *w = opaque;
+
+    wait_for_rate(w->eng, w->piece.bytes);
+}
+
+void convert_engine_pace(ConvertEngine *eng, int64_t bytes)
+{
+    OneWrite w = { eng, { .bytes = bytes }, NULL };
+
+    tool_run_coroutines(one_wait, &w, 1);
+}
+
 bool coroutine_fn convert_engine_read(ConvertEngine *eng, int64_t offset, int64_t bytes,
                                       uint8_t *buf)
 {

@@ -103,6 +103,8 @@ int convert_engine_run(ConvertEngine *eng);
 void convert_engine_begin(ConvertEngine *eng);
 /* write @bytes from @buf as a piece, after reporting errors; 0 or the first error; */
 int convert_engine_write(ConvertEngine *eng, int64_t offset, int64_t bytes, const uint8_t *buf);
+/* or wait until the rate allows @bytes more to go somewhere else; */
+void convert_engine_pace(ConvertEngine *eng, int64_t bytes);
 /* make it durable, and report an error; 0 or the first one. */
 int convert_engine_flush(ConvertEngine *eng);
 /* Read @bytes of the sources into @buf, as slowly as the rate says. False: reported. */

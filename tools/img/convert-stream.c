@@ -128,6 +128,7 @@ static bool write_piece(const Convert *conv, ConvertEngine *eng, int64_t offset,
         return make_room(conv, eng, offset + bytes, last) &&
                (bytes == 0 || convert_engine_write(eng, offset, bytes, buf) == 0);
     }
+    convert_engine_pace(eng, bytes);
     eng->ret = img_write_stdout(NULL, buf, (size_t)bytes);
     if (eng->ret < 0) {
         img_report_io_error("standard output", "error while writing at byte", offset, eng->ret);
