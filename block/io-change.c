@@ -14,7 +14,7 @@
 /* A range of a request, on its way to parts. */
 typedef struct Change {
     BlockDriverState *bs;
-    BdrvMapOp op; /* a write without a vector writes zeros */
+    BdrvMapOp op; /* a write without a vector writes zeros; a read copies */
     int64_t offset;
     int64_t bytes;
     IOVector *iov; /* of the whole request */
@@ -207,6 +207,8 @@ static int coroutine_fn GRAPH_RDLOCK discard_range(Change c)
 static int coroutine_fn GRAPH_RDLOCK run_change(Change c)
 {
     switch (c.op) {
+    case BDRV_MAP_READ:
+        return bdrv_co_claimed_copy_on_readv(c.bs, c.offset, c.bytes, c.iov);
     case BDRV_MAP_WRITE:
         return c.flags & BDRV_REQ_COMPRESSED
                    ? bdrv_co_write_compressed(c.bs, c.offset, c.bytes, c.iov, c.flags, c.pool)
@@ -241,6 +243,21 @@ int coroutine_fn bdrv_co_claimed_pwrite_zeroes(BlockDriverState *bs, int64_t off
     bdrv_graph_assert_readable();
     ret = part_pool_finish(&pool, run_change(c));
     return MIN(ret, 0);
+}
+
+int coroutine_fn bdrv_co_claimed_map_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    PartPool pool = {0};
+    Change c = {.bs = bs, .op = BDRV_MAP_WRITE_ZEROES, .offset = offset, .bytes = bytes,
+                .flags = BDRV_REQ_WRITE_UNCHANGED, .pool = &pool};
+    int ret;
+
+    bdrv_graph_assert_readable();
+    if (whole_units(&c, MAX(bs->limits.pwrite_zeroes_alignment, 1)).bytes < bytes) {
+        return -ENOTSUP;
+    }
+    ret = change_range(c);
+    return part_pool_finish(&pool, ret);
 }
 
 /* ---- Requests ----------------------------------------------------------------------- */
@@ -323,7 +340,7 @@ int coroutine_fn bdrv_co_committing_change(BlockDriverState *bs, BdrvMapOp op, i
                                            int64_t bytes, IOVector *iov, int flags)
 {
     Change c = {.bs = bs, .op = op, .offset = offset, .bytes = bytes,
-                .iov = op == BDRV_MAP_WRITE ? iov : NULL, .flags = flags};
+                .iov = op == BDRV_MAP_WRITE || op == BDRV_MAP_READ ? iov : NULL, .flags = flags};
     bool again = true;
     int ret;
 

@@ -108,7 +108,7 @@ int coroutine_fn bdrv_co_node_pdiscard(BlockDriverState *bs, int64_t offset,
                                        int64_t bytes) GRAPH_RDLOCK;
 int coroutine_fn bdrv_co_node_flush(BlockDriverState *bs) GRAPH_RDLOCK;
 
-/* ---- Nodes whose driver commits: io-change.c, io-fill.c, io-compress.c ---------------- */
+/* ---- Nodes whose driver commits: io-change.c, io-copy.c, io-fill.c, io-compress.c ------ */
 
 /* Whether requests to @bs claim their range there. */
 static inline bool bdrv_takes_claims(const BlockDriverState *bs)
@@ -116,7 +116,10 @@ static inline bool bdrv_takes_claims(const BlockDriverState *bs)
     return bs->drv->bdrv_co_map_commit && !bs->read_only;
 }
 
-/* A write (@iov), write zeroes or discard, with its claim and all that follows. */
+/*
+ * A write (@iov), write zeroes or discard, with its claim and all that follows; or a
+ * read that copies (@iov, too).
+ */
 int coroutine_fn bdrv_co_committing_change(BlockDriverState *bs, BdrvMapOp op, int64_t offset,
                                            int64_t bytes, IOVector *iov,
                                            int flags) GRAPH_RDLOCK;
@@ -126,6 +129,14 @@ int coroutine_fn bdrv_co_claimed_preadv(BlockDriverState *bs, int64_t offset, in
 int coroutine_fn bdrv_co_claimed_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                          IOVector *iov, size_t iov_offset,
                                          int flags) GRAPH_RDLOCK;
+/* Zero it by the driver's tables alone, what is claimed already; else -ENOTSUP. */
+int coroutine_fn bdrv_co_claimed_map_zeroes(BlockDriverState *bs, int64_t offset,
+                                            int64_t bytes) GRAPH_RDLOCK;
+/* Read, and write to the node what it does not have: with its claim; within one. */
+int coroutine_fn bdrv_co_copy_on_readv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *iov) GRAPH_RDLOCK;
+int coroutine_fn bdrv_co_claimed_copy_on_readv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                               IOVector *iov) GRAPH_RDLOCK;
 /* Write part and fill, then commit or abort. */
 int coroutine_fn bdrv_co_write_new(Part *part) GRAPH_RDLOCK;
 /* The I/O of a mapping has ended with @ret: commit or abort, if it needs that. */

@@ -228,6 +228,21 @@ int coroutine_fn bdrv_co_claimed_preadv(BlockDriverState *bs, int64_t offset, in
     return ret > 0 ? bdrv_co_node_preadv(bs, offset, bytes, iov, flags) : ret;
 }
 
+/*
+ * Whether a read copies at @bs: at the first format with tables of its own that it comes
+ * to, and not below that one.
+ */
+static bool take_copy_flag(BlockDriverState *bs, int *flags)
+{
+    bool copies;
+
+    *flags |= bs->open_flags & BDRV_O_COPY_ON_READ ? BDRV_REQ_COPY_ON_READ : 0;
+    copies = (*flags & BDRV_REQ_COPY_ON_READ) && bdrv_takes_claims(bs) &&
+             !bs->drv->status_is_opaque;
+    *flags &= bs->drv->bdrv_co_map_commit ? ~BDRV_REQ_COPY_ON_READ : ~0;
+    return copies;
+}
+
 int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                      IOVector *iov, int flags)
 {
@@ -237,15 +252,17 @@ int coroutine_fn bdrv_co_node_preadv(BlockDriverState *bs, int64_t offset, int64
     while (ret > 0) {
         BdrvIoRequest hook = {BDRV_IO_READ, flags, offset, bytes, iov};
         int64_t inside = bdrv_getlength(bs) - offset;
+        bool copies;
 
         if (inside < bytes && !bdrv_moves_data(bs)) {
             return read_past_end(bs, offset, inside, iov, flags);
         }
+        copies = take_copy_flag(bs, &flags);
         ret = bdrv_co_enter_node(bs, &hook);
         if (ret >= 0) {
-            ret = bdrv_takes_claims(bs)
-                      ? read_claiming(bs, offset, bytes, hook.iov, flags)
-                      : read_step(&bs, &offset, bytes, hook.iov, flags);
+            ret = copies                  ? bdrv_co_copy_on_readv(bs, offset, bytes, hook.iov)
+                  : bdrv_takes_claims(bs) ? read_claiming(bs, offset, bytes, hook.iov, flags)
+                                          : read_step(&bs, &offset, bytes, hook.iov, flags);
         }
         if (hook.release) { /* the hook stays with the request: no going on in its place */
             if (ret > 0) {
@@ -268,6 +285,9 @@ int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes,
     g_assert(iov->size == bytes || ret < 0);
     if (ret < 0 || bytes == 0) {
         return ret;
+    }
+    if ((flags & BDRV_REQ_COPY_ON_READ) && !bdrv_may_write(child, BDRV_REQ_WRITE_UNCHANGED)) {
+        return -EPERM;
     }
     bs = child->bs;
     in_flight_begin(&bs->in_flight);

@@ -26,7 +26,8 @@ int open_child_flags(BlockDriverState *bs, int flags, int role)
         return flags & INHERITED & ~BDRV_O_RDWR;
     }
     if (role & BDRV_CHILD_FILTERED && bs->drv->is_filter) {
-        return flags | BDRV_O_PROTOCOL; /* not probed, unless a driver is named */
+        /* Not probed, unless a driver is named; and one node of the two copies. */
+        return (flags & ~BDRV_O_COPY_ON_READ) | BDRV_O_PROTOCOL;
     }
     if (role & BDRV_CHILD_DATA && bs->drv->is_filter) {
         return open_file_flags(flags) & ~BDRV_O_PROTOCOL; /* another image, not its storage */

@@ -310,6 +310,11 @@ static BlockDriverState *open_node(OpenRequest *req, GError **errp)
         return NULL;
     }
     node_set_from_request(bs, req);
+    if (bs->read_only && (req->flags & BDRV_O_COPY_ON_READ)) {
+        block_error_set(errp, EINVAL, "Can't use copy-on-read on read-only device");
+        bdrv_unref(bs);
+        return NULL;
+    }
     if (!node_open_driver(bs, req, errp)) {
         bdrv_unref(bs);
         return NULL;

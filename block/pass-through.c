@@ -56,8 +56,10 @@ static bool is_transparent(BlockDriverState *bs, BdrvIoType type)
         !(bs->drv->bdrv_is_transparent && bs->drv->bdrv_is_transparent(bs, type))) {
         return false;
     }
-    return type == BDRV_IO_READ ||
-           (!bs->read_only && !__atomic_load_n(&bs->dirty_bitmaps, __ATOMIC_ACQUIRE) &&
+    if (type == BDRV_IO_READ) {
+        return !(bs->open_flags & BDRV_O_COPY_ON_READ);
+    }
+    return (!bs->read_only && !__atomic_load_n(&bs->dirty_bitmaps, __ATOMIC_ACQUIRE) &&
             __atomic_load_n(&bs->write_threshold, __ATOMIC_RELAXED) == 0 &&
             bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF);
 }

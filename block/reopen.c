@@ -309,6 +309,11 @@ static bool prepare(Entry *e, GError **errp)
     BlockDriverState *bs = e->state.bs;
     bool becomes_writable = (e->state.flags & BDRV_O_RDWR) && bs->read_only;
 
+    if ((e->state.flags & (BDRV_O_COPY_ON_READ | BDRV_O_RDWR)) == BDRV_O_COPY_ON_READ) {
+        block_error_set(errp, EINVAL, "Can't set node '%s' to r/o with copy-on-read enabled",
+                        bs->node_name);
+        return false;
+    }
     if (!retire_list_empty(bs->retired) && !flush_node(bs, errp)) {
         return false; /* lets the driver release what was retired */
     }

@@ -22,7 +22,13 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_NO_FALLBACK = 1 << 2, /* zeroing: -ENOTSUP rather than slow */
     BDRV_REQ_COMPRESSED = 1 << 3,  /* a write stores compressed clusters */
     BDRV_REQ_WRITE_UNCHANGED = 1 << 4, /* a write that changes nothing visible */
-    BDRV_REQ_ALL = (1 << 5) - 1,
+    /*
+     * A read writes what the first format node below does not hold itself to that node,
+     * where that is open for writing: it has to be, with BLK_PERM_WRITE_UNCHANGED.
+     * Fails if that fails.
+     */
+    BDRV_REQ_COPY_ON_READ = 1 << 5,
+    BDRV_REQ_ALL = (1 << 6) - 1,
 } BdrvRequestFlags;
 
 /* Limits of requests to a node. The core splits and pads by them. Bytes. */

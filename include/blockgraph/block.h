@@ -73,6 +73,8 @@ typedef enum BdrvOpenFlags {
     BDRV_O_FORCE_SHARE = 1 << 8, /* default of force-share */
     BDRV_O_PROTOCOL = 1 << 9,    /* no format: the protocol node itself */
     BDRV_O_AUTO_RDONLY = 1 << 10, /* default of auto-read-only: read-only if need be */
+    /* All reads of the node are BDRV_REQ_COPY_ON_READ; it stays open for writing. */
+    BDRV_O_COPY_ON_READ = 1 << 11,
 } BdrvOpenFlags;
 
 /* What an image wants to have opened. */

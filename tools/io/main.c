@@ -49,7 +49,7 @@ static void print_help(void)
            "  -r, --read-only      open the image for reading only\n"
            "  -s, --snapshot       write to a file that is thrown away at the end\n"
            "  -n, --nocache        past the page cache; short for -t none\n"
-           "  -C, --copy-on-read   not supported\n"
+           "  -C, --copy-on-read   write what is read from a backing file to the image\n"
            "  -m, --misalign       have buffers begin at odd places\n"
            "  -k, --native-aio     native AIO; with -n, the best engine there is\n"
            "  -i, --aio=MODE       how to do I/O: threads, native or io_uring\n"

@@ -150,14 +150,9 @@ static BlockBackend *open_with_layer(const char *filename, const IoOpenOptions *
 
 static BlockBackend *try_open(const char *filename, const IoOpenOptions *open, GError **errp)
 {
-    int flags = open->flags | (open->read_only ? 0 : BDRV_O_RDWR);
+    int flags = open->flags | (open->read_only ? 0 : BDRV_O_RDWR) |
+                (open->copy_on_read ? BDRV_O_COPY_ON_READ : 0);
 
-    if (open->copy_on_read) {
-        block_error_set(errp, ENOTSUP, "%s",
-                        open->read_only ? "Can't use copy-on-read on read-only device"
-                                        : "Option -C (copy-on-read) is not supported");
-        return NULL;
-    }
     if (open->native_aio && !(open->flags & BDRV_O_NOCACHE)) {
         block_error_set(errp, EINVAL, "aio=native was specified, but it requires "
                                       "cache.direct=on, which was not specified.");
@@ -261,7 +256,7 @@ const IoCommand io_open_command = {
             "'open -n -o driver=raw data.img' opens a raw image past the page cache.\n"
             " -r, -- for reading only\n"
             " -s, -- what is written goes to a file that is thrown away\n"
-            " -C, -- copy on read; not supported\n"
+            " -C, -- what is read from a backing file is written to the image\n"
             " -n, -- past the page cache; short for -t none\n"
             " -U, -- even if others have it open for writing (with -r)\n"
             " -k, -- native AIO; accepted with -n\n"
