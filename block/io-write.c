@@ -147,7 +147,7 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
     int64_t n;
     int ret;
 
-    if (moves_data && (flags & BDRV_REQ_COMPRESSED)) {
+    if (moves_data && (flags & ~(*bs)->drv->supported_write_flags & BDRV_REQ_COMPRESSED)) {
         return -ENOTSUP;
     }
     if (*offset > bdrv_getlength(*bs) - bytes && !may_grow(op, *bs) &&

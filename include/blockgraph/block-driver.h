@@ -461,7 +461,7 @@ struct BlockDriver {
                                                              int64_t bytes, int64_t *pnum,
                                                              int64_t *map);
     /* BdrvRequestFlags that pwritev / pwrite_zeroes do natively; the core does
-     * FUA by a flush otherwise. Default: none. */
+     * FUA by a flush otherwise, and refuses BDRV_REQ_COMPRESSED. Default: none. */
     int supported_write_flags;
     int supported_zero_flags;
     /*
@@ -547,6 +547,27 @@ void coroutine_fn bdrv_co_debug_event(BdrvChild *child, BdrvDebugEvent event) GR
  * claim. Either.
  */
 void bdrv_map_invalidate(BlockDriverState *bs, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
+
+/*
+ * For the table of a filter that moves data, where it changes nothing: the same, done to
+ * the filtered child with the flags that came. I/O.
+ */
+int coroutine_fn bdrv_filter_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_filter_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        IOVector *iov, int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_filter_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                              int flags) GRAPH_RDLOCK;
+int coroutine_fn bdrv_filter_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes) GRAPH_RDLOCK;
+int coroutine_fn bdrv_filter_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                         BlockPrealloc prealloc, GError **errp) GRAPH_RDLOCK;
+int64_t coroutine_fn bdrv_filter_co_getlength(BlockDriverState *bs) GRAPH_RDLOCK;
+/*
+ * Whether compressed writes to the node come to a format that has them, through
+ * filters that hand them on. Either.
+ */
+bool bdrv_can_compress(BlockDriverState *bs) GRAPH_RDLOCK;
 
 /*
  * For bdrv_co_truncate and bdrv_co_amend of a format that commits: write zeros as a
