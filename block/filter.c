@@ -29,25 +29,6 @@ int coroutine_fn bdrv_filter_co_pdiscard(BlockDriverState *bs, int64_t offset, i
     return bdrv_co_pdiscard(bdrv_filter_child(bs), offset, bytes);
 }
 
-int coroutine_fn bdrv_filter_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                                         BlockPrealloc prealloc, GError **errp)
-{
-    int ret;
-
-    bdrv_graph_assert_readable();
-    ret = bdrv_co_truncate(bdrv_filter_child(bs), offset, exact, prealloc, errp);
-    if (ret >= 0) {
-        bdrv_set_length(bs, offset);
-    }
-    return ret;
-}
-
-int64_t coroutine_fn bdrv_filter_co_getlength(BlockDriverState *bs)
-{
-    bdrv_graph_assert_readable();
-    return bdrv_co_getlength(bdrv_filter_child(bs)->bs);
-}
-
 bool bdrv_can_compress(BlockDriverState *bs)
 {
     BdrvChild *child;

@@ -70,12 +70,10 @@ BlockDriver block_driver_compress = {
     .bdrv_open = compress_open,
     .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_refresh_limits = compress_refresh_limits,
-    .bdrv_co_getlength = bdrv_filter_co_getlength,
     .bdrv_co_preadv = bdrv_filter_co_preadv,
     .bdrv_co_pwritev = compress_co_pwritev,
     .bdrv_co_pwrite_zeroes = bdrv_filter_co_pwrite_zeroes,
     .bdrv_co_pdiscard = bdrv_filter_co_pdiscard,
-    .bdrv_co_truncate = bdrv_filter_co_truncate,
     .supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
     .supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
 };

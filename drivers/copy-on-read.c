@@ -134,12 +134,10 @@ BlockDriver block_driver_copy_on_read = {
     .bdrv_close = cor_close,
     .bdrv_reopen_prepare = bdrv_reopen_agree,
     .bdrv_child_perm = cor_child_perm,
-    .bdrv_co_getlength = bdrv_filter_co_getlength,
     .bdrv_co_preadv = cor_co_preadv,
     .bdrv_co_pwritev = bdrv_filter_co_pwritev,
     .bdrv_co_pwrite_zeroes = bdrv_filter_co_pwrite_zeroes,
     .bdrv_co_pdiscard = bdrv_filter_co_pdiscard,
-    .bdrv_co_truncate = bdrv_filter_co_truncate,
     .supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_COMPRESSED,
     .supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED,
 };

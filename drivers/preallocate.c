@@ -335,7 +335,7 @@ static int64_t coroutine_fn prealloc_co_getlength(BlockDriverState *bs)
     int64_t end = __atomic_load_n(&s->data_end, __ATOMIC_RELAXED);
 
     bdrv_graph_assert_readable();
-    return end >= 0 ? end : bdrv_filter_co_getlength(bs);
+    return end >= 0 ? end : bdrv_co_getlength(bdrv_child_bs(bdrv_file_child(bs)));
 }
 
 BlockDriver block_driver_preallocate = {

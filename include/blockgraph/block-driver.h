@@ -560,9 +560,6 @@ int coroutine_fn bdrv_filter_co_pwrite_zeroes(BlockDriverState *bs, int64_t offs
                                               int flags) GRAPH_RDLOCK;
 int coroutine_fn bdrv_filter_co_pdiscard(BlockDriverState *bs, int64_t offset,
                                          int64_t bytes) GRAPH_RDLOCK;
-int coroutine_fn bdrv_filter_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                                         BlockPrealloc prealloc, GError **errp) GRAPH_RDLOCK;
-int64_t coroutine_fn bdrv_filter_co_getlength(BlockDriverState *bs) GRAPH_RDLOCK;
 /*
  * Whether compressed writes to the node come to a format that has them, through
  * filters that hand them on. Either.

@@ -6,8 +6,8 @@
  * range of their own, but share units with others at its edges, and know what
  * they must read. Wild ones do what they like in one common range. Every byte
  * written tells whose range it belongs to, and a place that is free is
- * scribbled over: a request that uses another one's place shows. A failure
- * prints the seed that replays it.
+ * scribbled over: a request that uses another one's place shows. In every other world
+ * reads copy, too. A failure prints the seed that replays it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,15 +141,31 @@ static void coroutine_fn maybe_pause(void)
 typedef struct Scene {
     BlockBackend *blk;
     uint8_t model[SIZE];
+    bool copies; /* on read */
     int started;
     int running;
 } Scene;
+
+/* A read that copies may have to wait for room, as a write does. */
+static int coroutine_fn patient_read(Scene *scene, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    int ret = -ENOSPC;
+
+    for (int tries = 0; tries < 200 && ret == -ENOSPC; tries++) {
+        ret = blk_co_pread(scene->blk, offset, bytes, buf, 0);
+        if (ret == -ENOSPC) {
+            assert_true(scene->copies);
+            co_sleep_ns(10000);
+        }
+    }
+    return ret;
+}
 
 static void coroutine_fn check_read(Scene *scene, int range)
 {
     uint8_t buf[RANGE];
 
-    if (blk_co_pread(scene->blk, range * RANGE, RANGE, buf, 0) < 0) {
+    if (patient_read(scene, range * RANGE, RANGE, buf) < 0) {
         wrong("a read failed");
     } else if (memcmp(buf, scene->model + range * RANGE, RANGE) != 0) {
         wrong("a read returned something else than was written");
@@ -163,7 +179,7 @@ static void coroutine_fn check_owner(Scene *scene)
     int64_t bytes = MIN(SIZE - offset, 3 * TOY_UNIT);
     g_autofree uint8_t *buf = g_malloc(bytes);
 
-    if (blk_co_pread(scene->blk, offset, bytes, buf, 0) < 0) {
+    if (patient_read(scene, offset, bytes, buf) < 0) {
         wrong("a read failed");
         return;
     }
@@ -262,11 +278,31 @@ static void start_guests(void *opaque)
     }
 }
 
+/* What was read is there now: nothing is left to the base. */
+static void check_copied(Scene *scene)
+{
+    ToyFormat *t = bdrv_state(blk_bs(scene->blk));
+    g_autofree uint8_t *buf = g_malloc(SIZE);
+
+    if (blk_pread(scene->blk, 0, SIZE, buf, 0) < 0) {
+        wrong("the last read failed");
+    }
+    for (int i = 0; i < t->units; i++) {
+        if (t->table[i] == TOY_NONE) {
+            wrong("a unit was not copied");
+        }
+    }
+}
+
 /* After all requests: no slot may be lost, and none may belong to two units. */
 static void check_slots(Scene *scene)
 {
     ToyFormat *t = bdrv_state(blk_bs(scene->blk));
     int used = 0, linked = 0;
+
+    if (scene->copies) {
+        check_copied(scene);
+    }
 
     if (blk_flush(scene->blk) < 0) {
         wrong("the flush failed");
@@ -316,12 +352,14 @@ static bool writes_in_world(SimWorld *world, void *opaque)
     for (int i = 0; i < SIZE; i++) {
         scene->model[i] = FIRST_VALUE(i / RANGE);
     }
+    scene->copies = sim_world_random(world, 2);
     scene->blk = blk_new(NULL, BLK_PERM_ALL, BLK_PERM_ALL, NULL);
     {
         g_autofree char *text = g_strdup_printf(
             "driver=toy,units=%d,slots=%d,file.driver=slow-disk,backing.driver=base-disk", UNITS,
             SLOTS);
-        BlockDriverState *bs = open_node_with(text, BDRV_O_RDWR | BDRV_O_UNMAP);
+        int flags = scene->copies ? BDRV_O_COPY_ON_READ : 0;
+        BlockDriverState *bs = open_node_with(text, BDRV_O_RDWR | BDRV_O_UNMAP | flags);
 
         t = bdrv_state(bs);
         the_toy = t;
