@@ -92,12 +92,6 @@ class Open(IoTest):
             self.assertEqual((mine.status, re.sub(' of node .*', '', mine.err), mine.out),
                              (theirs.status, theirs.err, theirs.out))
 
-    def test_copy_on_read_is_refused_by_name(self):
-        result = self.mine(*RAW, '-C', '-c', 'length', 'a.raw')
-        self.assertEqual((result.status, result.out, result.err), (
-            1, '', "qemu-io: can't open device a.raw: Option -C (copy-on-read) is not "
-                   "supported\n"))
-
     def test_traces(self):
         result = self.mine('-T', 'help')
         self.assertEqual((result.status, result.err), (0, ''))
