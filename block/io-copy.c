@@ -134,17 +134,22 @@ int coroutine_fn bdrv_co_copy_on_readv(BlockDriverState *bs, int64_t offset, int
                                        IOVector *iov)
 {
     Claim claim;
+    bool all_here;
     int ret;
 
     bdrv_graph_assert_readable();
     claim_begin(bs->claims, &claim, offset, bytes, false);
     ret = is_all_here(bs, offset, bytes);
-    if (ret > 0) {
+    all_here = ret > 0;
+    if (all_here) {
         ret = bdrv_co_claimed_preadv(bs, offset, bytes, iov, 0);
-        claim_end(bs->claims, &claim);
-        return ret;
     }
     claim_end(bs->claims, &claim);
-    return ret < 0 ? ret
-                   : bdrv_co_committing_change(bs, BDRV_MAP_READ, offset, bytes, iov, 0);
+    if (ret >= 0 && !all_here) {
+        return bdrv_co_committing_change(bs, BDRV_MAP_READ, offset, bytes, iov, 0);
+    }
+    if (retire_list_has_stable(bs->retired)) {
+        bdrv_co_release_retired(bs); /* it may have waited for this read; at worst it leaks */
+    }
+    return ret;
 }

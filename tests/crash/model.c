@@ -199,6 +199,8 @@ static bool request_allows(const CrashModel *model, unsigned i, int64_t offset, 
         return word == word_of(FIRST_NUMBER + i, offset / CRASH_SECTOR);
     case CRASH_GUEST_DISCARD:
         return word == 0 || (model->backing && word == base_word(model, offset));
+    case CRASH_GUEST_EMPTY:
+        return word == (model->backing ? base_word(model, offset) : 0);
     default:
         return word == 0;
     }
@@ -284,7 +286,7 @@ bool crash_model_allows_length(const CrashModel *model, CrashView view, int64_t 
 
 void crash_model_print(const CrashModel *model)
 {
-    static const char *const names[] = {"write", "zeroes", "discard", "resize", "flush"};
+    static const char *const names[] = {"write", "zeroes", "discard", "resize", "flush", "empty"};
 
     for (unsigned i = 0; i < model->requests->len; i++) {
         const GuestRequest *request = request_at(model, i);

@@ -9,7 +9,8 @@
  *  2. Of the others that have begun, each may be there or not.
  *  3. A request that failed may be there or not, for good.
  *  4. A discard is a hint: old data, zeros, or what the backing file has.
- *  5. Nothing else is allowed: no other sector's data, no other request's.
+ *  5. Emptying brings back what the backing file has, or else zeros.
+ *  6. Nothing else is allowed: no other sector's data, no other request's.
  *
  * Every write has data of its own, which says which request and which sector it
  * belongs to.
@@ -25,6 +26,7 @@ typedef enum CrashGuestKind {
     CRASH_GUEST_DISCARD,
     CRASH_GUEST_RESIZE, /* @offset: the new length */
     CRASH_GUEST_FLUSH,
+    CRASH_GUEST_EMPTY, /* the whole disk; durable when it ends */
 } CrashGuestKind;
 
 typedef struct CrashModel CrashModel;

@@ -145,6 +145,16 @@ static void verb_rebase(CrashRun *run, CrashPlace place)
     }
 }
 
+static void verb_empty(CrashRun *run, CrashPlace place)
+{
+    unsigned number = crash_model_begin(run->model, CRASH_GUEST_EMPTY, 0,
+                                        crash_model_length(run->model), true);
+    int ret = bdrv_make_empty(blk_bs(run->blk), NULL);
+
+    crash_model_end(run->model, number, ret);
+    judge(run, "emptying", ret);
+}
+
 /* ---- The table -------------------------------------------------------------------- */
 
 #define FIXED_LENGTH_VERBS                                                                         \
@@ -186,6 +196,12 @@ const CrashVerb crash_verbs_compress[] = {
 const CrashVerb crash_verbs_overlay[] = {
     COMPRESSING_VERBS,
     {"rebase", NULL, verb_rebase, 0, 0, 0, 0},
+    {NULL},
+};
+
+const CrashVerb crash_verbs_empty[] = {
+    COMPRESSING_VERBS,
+    {"empty", NULL, verb_empty, 0, 0, 0, 0},
     {NULL},
 };
 

@@ -84,6 +84,8 @@ extern const CrashVerb crash_verbs_fixed[];
 extern const CrashVerb crash_verbs_compress[];
 /* And another name for the same backing file. */
 extern const CrashVerb crash_verbs_overlay[];
+/* Those of crash_verbs_compress, and emptying the image. */
+extern const CrashVerb crash_verbs_empty[];
 /* A verb by name, or NULL. */
 const CrashVerb *crash_verb_find(const CrashFormat *format, const char *name, size_t length);
 /* A place for @verb: its own, or one that run->random chooses. */
