@@ -294,7 +294,7 @@ bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *reason, GError 
     if (bs->read_only) {
         return true;
     }
-    if (!bs->auto_read_only) {
+    if (!bs->auto_read_only || (bs->open_flags & BDRV_O_COPY_ON_READ)) {
         block_error_set(errp, EACCES, "%s", reason);
         return false;
     }

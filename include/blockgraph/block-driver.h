@@ -494,8 +494,8 @@ void bdrv_set_length(BlockDriverState *bs, int64_t length);
  * From open. Default 1. Either.
  */
 void bdrv_set_map_unit(BlockDriverState *bs, int64_t bytes);
-/* Become read-only in spite of BDRV_O_RDWR, if the user's options (read-only
- * or auto-read-only) allow it; else false with @errp. From open. */
+/* Become read-only in spite of BDRV_O_RDWR, if the user's options (read-only, or
+ * auto-read-only without BDRV_O_COPY_ON_READ) allow it; else false with @errp. From open. */
 bool bdrv_apply_auto_read_only(BlockDriverState *bs, const char *reason, GError **errp);
 /* A bdrv_reopen_prepare for drivers that keep nothing which depends on the flags. */
 bool bdrv_reopen_agree(BdrvReopenState *state, JsonObject *options, GError **errp);
