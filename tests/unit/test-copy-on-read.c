@@ -59,13 +59,17 @@ static void assert_holds(const char *path, const char *expected)
 {
     BlockBackend *blk = open_blk(options_of("driver=qcow2,file.driver=file,file.filename=%s",
                                             path), 0);
+    BlockDriverState *base;
     BdrvCheckResult result;
     char holds[CLUSTERS + 1] = "";
     int64_t n;
 
+    bdrv_graph_rdlock_main_loop();
+    base = bdrv_backing_chain_next(blk_bs(blk));
+    bdrv_graph_rdunlock_main_loop();
     for (int i = 0; i < CLUSTERS; i++) {
-        int ret = bdrv_block_status_above(blk_bs(blk), bdrv_backing_chain_next(blk_bs(blk)),
-                                          i * CLUSTER, CLUSTER, &n, NULL, NULL, NULL);
+        int ret = bdrv_block_status_above(blk_bs(blk), base, i * CLUSTER, CLUSTER, &n, NULL, NULL,
+                                          NULL);
 
         assert_int_equal(n, CLUSTER);
         holds[i] = ret & BDRV_BLOCK_DATA ? 'd' : ret & BDRV_BLOCK_ALLOCATED ? 'z' : '-';
