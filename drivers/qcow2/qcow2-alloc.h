@@ -86,6 +86,8 @@ bool qcow2_writer_open(BlockDriverState *bs, GError **errp);
 /* Write back all there is, and note that the image is clean. 0 or -errno. The same. */
 int qcow2_writer_settle(BlockDriverState *bs);
 void qcow2_writer_free(Qcow2Writer *w);
+/* Read the options' sizes of the caches. Nothing is in flight, nor to be written back. */
+void qcow2_writer_limit_caches(Qcow2Writer *w);
 /* Forget what is in memory: it was changed in the file. */
 int coroutine_fn qcow2_writer_forget(Qcow2State *s) GRAPH_RDLOCK;
 /* Before the first change: the header tells of it. 0 or -errno. */

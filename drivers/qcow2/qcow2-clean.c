@@ -22,7 +22,11 @@ static void arm(void *opaque)
     Qcow2Cleaner *c = opaque;
     int64_t interval = c->s->options.cache_clean_interval * INT64_C(1000000000);
 
-    aio_timer_mod(c->timer, aio_now(aio_context_main()) + interval);
+    if (interval > 0) {
+        aio_timer_mod(c->timer, aio_now(aio_context_main()) + interval);
+    } else { /* waking stays without effect */
+        aio_timer_del(c->timer);
+    }
 }
 
 static void coroutine_fn clean(void *opaque)
@@ -64,6 +68,16 @@ void qcow2_cleaner_start(Qcow2State *s)
     c->s = s;
     c->timer = aio_timer_new(aio_context_main(), tick, c);
     c->bh = aio_bh_new(aio_context_main(), arm, c);
+}
+
+void qcow2_cleaner_changed(Qcow2State *s)
+{
+    if (!s->cleaner) {
+        qcow2_cleaner_start(s);
+    } else { /* what was dropped with the old caches is cleaned to no effect */
+        __atomic_store_n(&s->cleaner->armed, true, __ATOMIC_SEQ_CST);
+        aio_bh_schedule(s->cleaner->bh);
+    }
 }
 
 void qcow2_cleaner_stop(Qcow2State *s)

@@ -117,7 +117,7 @@ static bool take_discards(JsonObject *options, const Qcow2Header *header, Qcow2O
     return true;
 }
 
-static bool take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp)
+bool qcow2_options_take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp)
 {
     g_autoptr(JsonObject) object = NULL;
 
@@ -212,18 +212,11 @@ static bool take_slice_size(JsonObject *options, const Qcow2Geometry *geo, Qcow2
     return true;
 }
 
-bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qcow2Geometry *geo,
-                        Qcow2Options *result, GError **errp)
+static bool take_clean_interval(JsonObject *options, Qcow2Options *result, GError **errp)
 {
     int64_t clean_interval = DEFAULT_CLEAN_INTERVAL;
 
-    if (!take_lazy_refcounts(options, header, result, errp) ||
-        !take_discards(options, header, result, errp) ||
-        !take_overlap_check(options, &result->overlap_check, errp) ||
-        !take_encrypt(options, header, errp) ||
-        !take_slice_size(options, geo, result, errp) ||
-        !take_cache_sizes(options, header, geo, result, errp) ||
-        !block_options_take_int(options, "cache-clean-interval", &clean_interval, errp)) {
+    if (!block_options_take_int(options, "cache-clean-interval", &clean_interval, errp)) {
         return false;
     }
     if (clean_interval < 0 || clean_interval > UINT32_MAX) {
@@ -234,4 +227,58 @@ bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qc
     }
     result->cache_clean_interval = clean_interval;
     return true;
+}
+
+/* What a reopen can change. */
+static const char *const run_options[] = {
+    "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
+    "discard-no-unref", "overlap-check", "cache-size", "l2-cache-size", "l2-cache-entry-size",
+    "refcount-cache-size", "cache-clean-interval", NULL,
+};
+
+bool qcow2_options_any(JsonObject *options)
+{
+    bool any = false;
+
+    for (size_t i = 0; run_options[i]; i++) {
+        any |= json_object_has_member(options, run_options[i]);
+    }
+    return any;
+}
+
+JsonObject *qcow2_options_split(JsonObject *options)
+{
+    JsonObject *run = json_object_new();
+
+    for (size_t i = 0; run_options[i]; i++) {
+        if (json_object_has_member(options, run_options[i])) {
+            json_object_set_member(run, run_options[i],
+                                   json_object_dup_member(options, run_options[i]));
+            json_object_remove_member(options, run_options[i]);
+        }
+    }
+    return run;
+}
+
+bool qcow2_options_parse(JsonObject *given, const Qcow2Header *header, const Qcow2Geometry *geo,
+                         Qcow2Options *result, GError **errp)
+{
+    g_autoptr(JsonObject) options = block_options_copy(given);
+
+    return take_lazy_refcounts(options, header, result, errp) &&
+           take_discards(options, header, result, errp) &&
+           take_overlap_check(options, &result->overlap_check, errp) &&
+           take_slice_size(options, geo, result, errp) &&
+           take_cache_sizes(options, header, geo, result, errp) &&
+           take_clean_interval(options, result, errp);
+}
+
+void qcow2_options_follow_flags(Qcow2Options *options, int flags)
+{
+    if (options->pass_discard[QCOW2_DISCARD_REQUEST] < 0) {
+        options->discard_follows_flags = true;
+    }
+    if (options->discard_follows_flags) {
+        options->pass_discard[QCOW2_DISCARD_REQUEST] = (flags & BDRV_O_UNMAP) != 0;
+    }
 }

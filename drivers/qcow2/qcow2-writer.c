@@ -113,6 +113,16 @@ static int coroutine_fn GRAPH_RDLOCK load(Qcow2Writer *w)
     return 0;
 }
 
+void qcow2_writer_limit_caches(Qcow2Writer *w)
+{
+    const Qcow2Options *options = &w->s->options;
+
+    g_assert(w->dirty_slices->len == 0);
+    w->max_blocks = MAX(options->refcount_cache_size >> w->s->geo.cluster_bits, MIN_BLOCKS);
+    w->max_dirty_slices =
+        MAX(options->l2_cache_size / options->l2_slice_bytes / 2, MIN_DIRTY_SLICES);
+}
+
 static Qcow2Writer *writer_new(BlockDriverState *bs, Qcow2State *s)
 {
     Qcow2Writer *w = g_new0(Qcow2Writer, 1);
@@ -123,10 +133,8 @@ static Qcow2Writer *writer_new(BlockDriverState *bs, Qcow2State *s)
     co_mutex_init(&w->lock);
     g_queue_init(&w->order);
     w->blocks = g_hash_table_new(g_int64_hash, g_int64_equal);
-    w->max_blocks = MAX(s->options.refcount_cache_size >> s->geo.cluster_bits, MIN_BLOCKS);
     w->dirty_slices = g_ptr_array_new();
-    w->max_dirty_slices =
-        MAX(s->options.l2_cache_size / s->options.l2_slice_bytes / 2, MIN_DIRTY_SLICES);
+    qcow2_writer_limit_caches(w);
     w->dirty_l1 = g_hash_table_new(NULL, NULL);
     return w;
 }

@@ -169,6 +169,7 @@ static void free_state(Qcow2State *s)
     qcow2_extensions_clear(&s->ext);
     g_clear_pointer(&s->l2_cache, qcow2_cache_free);
     g_clear_pointer(&s->l1, g_free);
+    g_clear_pointer(&s->run_options, json_object_unref);
     g_clear_pointer(&s->name, g_free);
 }
 
@@ -186,7 +187,9 @@ static bool open_image(BlockDriverState *bs, Qcow2State *s, JsonObject *options,
         return false;
     }
     qcow2_geometry_init(&s->geo, &s->header);
-    if (!qcow2_options_take(options, &s->header, &s->geo, &s->options, errp) ||
+    s->run_options = qcow2_options_split(options);
+    if (!qcow2_options_take_encrypt(options, &s->header, errp) ||
+        !qcow2_options_parse(s->run_options, &s->header, &s->geo, &s->options, errp) ||
         !check_encryption(bs, s, flags, errp) || !set_backing(bs, s, errp) ||
         !open_data_file(bs, s, options, flags, errp)) {
         return false;
@@ -211,10 +214,7 @@ static bool qcow2_open(BlockDriverState *bs, JsonObject *options, int flags, GEr
     }
     bdrv_set_length(bs, s->length);
     bdrv_set_map_unit(bs, qcow2_cluster_size(&s->geo));
-    if (s->options.pass_discard[QCOW2_DISCARD_REQUEST] < 0) {
-        s->options.discard_follows_flags = true;
-        s->options.pass_discard[QCOW2_DISCARD_REQUEST] = (flags & BDRV_O_UNMAP) != 0;
-    }
+    qcow2_options_follow_flags(&s->options, flags);
     if ((flags & BDRV_O_RDWR) && !(flags & (BDRV_O_NO_IO | BDRV_O_CHECK)) &&
         bdrv_is_writable(bs) &&
         !(qcow2_writer_open(bs, errp) && qcow2_bitmaps_open(bs, errp))) {
@@ -230,58 +230,6 @@ static void qcow2_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
 
     limits->pwrite_zeroes_alignment = 1LL << s->geo.subcluster_bits;
     limits->pdiscard_alignment = qcow2_cluster_size(&s->geo);
-}
-
-static bool qcow2_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **errp)
-{
-    Qcow2State *s = bdrv_state(state->bs);
-    int ret = 0;
-
-    if (state->flags & BDRV_O_RDWR) { /* bitmaps are marked as in use with the first change */
-        return (s->writer || qcow2_writer_open(state->bs, errp)) &&
-               qcow2_load_bitmaps(state->bs, errp);
-    }
-    if (!qcow2_store_bitmaps(state->bs, errp)) {
-        return false;
-    }
-    ret = qcow2_writer_settle(state->bs);
-    if (ret < 0) {
-        block_error_set_errno(errp, -ret, "'%s': could not write back the metadata", s->name);
-    }
-    return ret >= 0;
-}
-
-/* The header says nothing of a writer any more, nor do the bitmaps. */
-static void forget_announcement(Qcow2State *s)
-{
-    if (s->writer) {
-        __atomic_store_n(&s->writer->announced, false, __ATOMIC_RELEASE);
-    }
-}
-
-static void qcow2_reopen_commit(BdrvReopenState *state)
-{
-    bool writable = state->flags & BDRV_O_RDWR;
-    Qcow2State *s = bdrv_state(state->bs);
-
-    if (!writable) {
-        forget_announcement(s);
-    }
-    if (s->options.discard_follows_flags) {
-        s->options.pass_discard[QCOW2_DISCARD_REQUEST] = (state->flags & BDRV_O_UNMAP) != 0;
-    }
-    qcow2_bitmaps_set_readonly(state->bs, !writable);
-}
-
-static void qcow2_reopen_abort(BdrvReopenState *state)
-{
-    if ((state->old_flags & BDRV_O_RDWR) && !(state->flags & BDRV_O_RDWR)) {
-        forget_announcement(bdrv_state(state->bs));
-        qcow2_bitmaps_set_readonly(state->bs, false);
-        bdrv_graph_rdlock_main_loop();
-        bdrv_map_invalidate(state->bs, 0, INT64_MAX); /* the next change is to be seen */
-        bdrv_graph_rdunlock_main_loop();
-    }
 }
 
 static void qcow2_close(BlockDriverState *bs)

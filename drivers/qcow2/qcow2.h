@@ -205,6 +205,7 @@ typedef struct Qcow2State {
     Qcow2Extensions ext;
     Qcow2Geometry geo;
     Qcow2Options options;
+    JsonObject *run_options; /* what @options was read from: as given */
     char *name; /* of @file, for messages */
     BdrvChild *file;
     BdrvChild *data_file; /* @file, the external one, or NULL if not opened */
@@ -385,6 +386,8 @@ bool qcow2_slice_set_dirty(Qcow2Slice *slice, bool dirty);
 /* From open, and before the state is freed: main thread, not in a coroutine. */
 void qcow2_cleaner_start(Qcow2State *s);
 void qcow2_cleaner_stop(Qcow2State *s);
+/* The interval may be another now. The node is drained; main thread. */
+void qcow2_cleaner_changed(Qcow2State *s);
 /* Something may be in the caches. Any thread. */
 void qcow2_cleaner_wake(const Qcow2State *s);
 
@@ -508,10 +511,23 @@ int coroutine_fn qcow2_co_amend(BlockDriverState *bs, JsonObject *options,
 /* ---- qcow2-options.c ---------------------------------------------------------------- */
 
 extern const BlockOption qcow2_open_options[];
-/* Take the open options and check them against the header; those that matter
- * to writers only are checked and forgotten. */
-bool qcow2_options_take(JsonObject *options, const Qcow2Header *header, const Qcow2Geometry *geo,
-                        Qcow2Options *result, GError **errp);
+/* Take those of @options that reopen can change out of it: a new object. */
+JsonObject *qcow2_options_split(JsonObject *options);
+/* Whether one of them is in @options. */
+bool qcow2_options_any(JsonObject *options);
+/* Read @run_options, which qcow2_options_split() gave, and check them against the header. */
+bool qcow2_options_parse(JsonObject *run_options, const Qcow2Header *header,
+                         const Qcow2Geometry *geo, Qcow2Options *result, GError **errp);
+/* Take "encrypt" and check it against the header. */
+bool qcow2_options_take_encrypt(JsonObject *options, const Qcow2Header *header, GError **errp);
+/* Where no option says whether requests to discard are passed on, @flags (BdrvOpenFlags) do. */
+void qcow2_options_follow_flags(Qcow2Options *options, int flags);
+
+/* ---- qcow2-reopen.c ----------------------------------------------------------------- */
+
+bool qcow2_reopen_prepare(BdrvReopenState *state, JsonObject *options, GError **errp);
+void qcow2_reopen_commit(BdrvReopenState *state);
+void qcow2_reopen_abort(BdrvReopenState *state);
 
 /* The length of the image file now, in bytes; 0 if it is not known. */
 uint64_t qcow2_file_length(const Qcow2State *s) GRAPH_RDLOCK;

@@ -82,6 +82,45 @@ class Open(IoTest):
         self.commands([*RAW, '-r'], 'a.raw', 'reopen -o read-only=off', 'write -P 4 9 512')
         self.assert_equal_files('a.raw')
 
+    def test_reopen_changes_what_qcow2_takes_while_it_runs(self):
+        self.image('a.qcow2')
+        writes = ['write -P 5 0 200k', 'write -P 6 700k 1k', 'read -P 5 0 200k',
+                  'discard 64k 64k', 'read -P 6 700k 1k']
+        for option in ('l2-cache-size=1M', 'l2-cache-size=64k,l2-cache-entry-size=512',
+                       'cache-size=2M', 'refcount-cache-size=1M', 'cache-clean-interval=5',
+                       'cache-clean-interval=0', 'lazy-refcounts=on', 'lazy-refcounts=off',
+                       'pass-discard-request=on', 'pass-discard-request=off',
+                       'pass-discard-snapshot=off', 'pass-discard-other=on',
+                       'discard-no-unref=on', 'overlap-check=none', 'overlap-check=all',
+                       'overlap-check.template=cached', 'overlap-check.main-header=off',
+                       'cache-size=1M,l2-cache-size=2M', 'l2-cache-entry-size=500',
+                       'cache-size=1M,l2-cache-size=512k,refcount-cache-size=512k'):
+            with self.subTest(option=option):
+                self.commands(QCOW2, 'a.qcow2', *writes, f'reopen -o {option}', *writes,
+                              'reopen -r', f'reopen -o {option}', 'reopen -w', *writes)
+                self.commands([*QCOW2, '-r'], 'a.qcow2', f'reopen -o {option}',
+                              'read -P 6 700k 1k', f'reopen -w -o {option}', *writes)
+        self.assert_equal_contents('a.qcow2')
+
+    def test_reopen_adds_to_the_options_given_before(self):
+        # QEMU does not see that these two do not go together.
+        self.image('a.qcow2')
+        result = self.mine(*QCOW2, '-c', 'reopen -o cache-size=1M', '-c',
+                           'reopen -o l2-cache-size=2M', '-c', 'reopen -o l2-cache-size=512k',
+                           'a.qcow2')
+        self.assertEqual(result.err, 'qemu-io: l2-cache-size may not exceed cache-size\n')
+
+    def test_reopen_keeps_what_was_written_with_lazy_refcounts(self):
+        self.image('a.qcow2')
+        words = ['-c', 'reopen -o lazy-refcounts=on', '-c', 'write -P 7 0 64k', '-c', 'flush',
+                 '-c', 'reopen -o lazy-refcounts=off', '-c', 'abort', *QCOW2, 'a.qcow2']
+        before = ['-c', 'reopen -o lazy-refcounts=on', '-c', 'write -P 7 0 64k', '-c', 'flush',
+                  '-c', 'abort', *QCOW2, 'a.qcow2']
+        for args, dirty in ((before, 1), (words, 0)):
+            self.mine(*args)
+            self.assertEqual(self.read('mine/a.qcow2')[79], dirty)
+            self.mine(*QCOW2, '-c', 'write 0 512', 'a.qcow2')
+
     def test_reopen_says_which_node_it_is_about(self):
         # QEMU's message ends behind the option's name.
         self.need_io()
