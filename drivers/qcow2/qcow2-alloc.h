@@ -235,6 +235,8 @@ int coroutine_fn qcow2_co_flush(BlockDriverState *bs) GRAPH_RDLOCK;
 
 int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                    BlockPrealloc prealloc, GError **errp) GRAPH_RDLOCK;
+int coroutine_fn qcow2_co_show_vm_state(BlockDriverState *bs, int64_t end,
+                                        bool for_write) GRAPH_RDLOCK;
 /*
  * Let the header point to the L1 table of @entries at @offset, for a disk of @size bytes,
  * on disk. 0 or -errno: which one it points to is then not known, and is made sure of

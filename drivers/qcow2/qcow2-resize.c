@@ -199,6 +199,24 @@ static int coroutine_fn GRAPH_RDLOCK reserve(Qcow2State *s, uint64_t start, uint
     return MIN(ret, 0);
 }
 
+int coroutine_fn qcow2_co_show_vm_state(BlockDriverState *bs, int64_t end, bool for_write)
+{
+    Qcow2State *s = bdrv_state(bs);
+    int ret = 0;
+
+    bdrv_graph_assert_readable();
+    if (end > 0 && for_write) {
+        ret = s->writer ? grow_l1(s, end) : -EPERM;
+    }
+    if (ret >= 0 && end > 0) {
+        s->disk_length = s->length;
+        set_length(bs, s, end);
+    } else if (end == 0) {
+        set_length(bs, s, s->disk_length);
+    }
+    return ret;
+}
+
 /* Up to where something would show in [@start, @end) if nothing was written there. */
 static uint64_t GRAPH_RDLOCK find_shown(BlockDriverState *bs, const Qcow2State *s, uint64_t start,
                                         uint64_t end)

@@ -282,6 +282,7 @@ BlockDriver block_driver_qcow2 = {
     .bdrv_co_check = qcow2_co_check,
     .bdrv_co_amend = qcow2_co_amend,
     .bdrv_co_make_empty = qcow2_co_make_empty,
+    .bdrv_co_show_vm_state = qcow2_co_show_vm_state,
     .bdrv_co_map = qcow2_co_map,
     .bdrv_co_map_commit = qcow2_co_map_commit,
     .bdrv_co_map_abort = qcow2_co_map_abort,

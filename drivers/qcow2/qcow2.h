@@ -210,6 +210,7 @@ typedef struct Qcow2State {
     BdrvChild *file;
     BdrvChild *data_file; /* @file, the external one, or NULL if not opened */
     uint64_t length;      /* of the disk, or of the snapshot read; bytes */
+    uint64_t disk_length; /* what @length is to be again once no VM state is shown */
     int64_t file_allocated; /* bytes of @file on disk at open; < 0: unknown */
     /* The table that is read: the active one, or a snapshot's. */
     uint64_t l1_offset;

@@ -168,6 +168,15 @@ int blk_flush(BlockBackend *blk);
 /* In a drained section: requests in flight end before, others come after. */
 int blk_truncate(BlockBackend *blk, int64_t offset, bool exact, BlockPrealloc prealloc,
                  GError **errp);
+/*
+ * Read or write [offset, offset + bytes) of the state of a virtual machine that the image
+ * keeps behind its disk; bytes. What was never written reads as zeros. Filters are looked
+ * through. In a drained section, and the image is flushed before. 0 or -errno: -ENOTSUP if
+ * the format keeps none, -EPERM without the permission to write, -EFBIG beyond what the
+ * format can hold. Global state.
+ */
+int blk_load_vm_state(BlockBackend *blk, int64_t offset, int64_t bytes, IOVector *iov);
+int blk_save_vm_state(BlockBackend *blk, int64_t offset, int64_t bytes, IOVector *iov);
 
 G_END_DECLS
 

@@ -354,6 +354,15 @@ struct BlockDriver {
      */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_make_empty)(BlockDriverState *bs, GError **errp);
     /*
+     * The format keeps the state of a virtual machine behind the disk, from the
+     * vm_state_offset of bdrv_co_get_info() on: let the node be @end long, with map
+     * answering up to there, also for writes if @for_write; or, if @end is 0, as long as
+     * its disk again (which does not fail). The node is drained and flushed, no mapping is
+     * remembered before and after. 0 or -errno. Default: it keeps none.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_show_vm_state)(BlockDriverState *bs, int64_t end,
+                                                              bool for_write);
+    /*
      * Bytes on disk, or -errno. Default: a filter's child's; -ENOTSUP for a protocol; the
      * sum of the children with data or metadata for a format.
      */

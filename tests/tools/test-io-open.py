@@ -100,7 +100,7 @@ class Open(IoTest):
                               'reopen -r', f'reopen -o {option}', 'reopen -w', *writes)
                 self.commands([*QCOW2, '-r'], 'a.qcow2', f'reopen -o {option}',
                               'read -P 6 700k 1k', f'reopen -w -o {option}', *writes)
-        self.assert_equal_contents('a.qcow2')
+        self.assert_equal_disks('a.qcow2')
 
     def test_reopen_adds_to_the_options_given_before(self):
         # QEMU does not see that these two do not go together.

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """io: read, readv, write and writev, side by side with QEMU's."""
+import os
+
 import harness
 from io_testing import IoTest
 
@@ -78,6 +80,27 @@ class ReadWrite(IoTest):
                       'writev -P 9 500k 1k 64k 3', 'read -P 2 150k 1k', 'write -c 1 512',
                       'write -c 64k 512', 'read -P 3 140k 1k', 'write 1048575 1')
         self.assert_equal_disks('a.qcow2')
+
+    def test_the_state_of_a_virtual_machine(self):
+        for options in ((), ('-o', 'cluster_size=512'), ('-o', 'extended_l2=on'),
+                        ('-o', 'compat=0.10')):
+            self.image('a.qcow2', *options)
+            self.commands(QCOW2, 'a.qcow2', 'read -b 0 512', 'write -P 8 0 1M',
+                          'write -b -P 3 0 64k', 'read -b -P 3 0 64k', 'write -b -P 4 1k 512',
+                          'read -b -P 3 0 1k', 'read -b -P 4 1k 512', 'read -b -P 3 1536 32k',
+                          'read -b -P 0 64k 1M', 'write -b -P 6 100M 512', 'length', 'map',
+                          'write -b -s none 0 512', 'write -b 1 512', 'write -b 0 1',
+                          'read -b 1 512', 'read -b 0 1', 'write -b -c 64k 512')
+            self.each([*QCOW2, '-r'], 'a.qcow2', 'read -b -P 6 100M 512', 'write -b 0 512')
+            # It lies where the other program finds it.
+            os.rename(self.path('mine/a.qcow2'), self.path('swap'))
+            os.rename(self.path('theirs/a.qcow2'), self.path('mine/a.qcow2'))
+            os.rename(self.path('swap'), self.path('theirs/a.qcow2'))
+            self.commands(QCOW2, 'a.qcow2', 'read -b -P 3 0 1k', 'read -b -P 4 1k 512',
+                          'read -b -P 6 100M 512', 'read -P 8 0 1M', 'write -b -P 7 512 32k',
+                          'read -b -P 3 0 512', 'read -b -P 7 512 32k', 'read -P 8 0 1M')
+            self.assert_equal_disks('a.qcow2')
+        self.each(RAW, 'a.raw', 'read -b 0 512', 'write -b 0 512', 'read -b 0 1')
 
     def test_cache_modes(self):
         for mode in ('none', 'writeback', 'writethrough', 'directsync', 'unsafe', 'off'):

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include "blockgraph/block.h"
 #include "blockgraph/options.h"
 
 #define NS_PER_CENTISECOND 10000000
@@ -82,6 +83,19 @@ static char *time_text(int64_t ns, bool full)
     }
     return g_strdup_printf("%" G_GINT64_FORMAT ":%02d:%02d.%02d", seconds / 3600,
                            (int)(seconds / 60 % 60), (int)(seconds % 60), centiseconds);
+}
+
+bool io_check_sectors(int64_t offset, int64_t size)
+{
+    if (offset % BDRV_SECTOR_SIZE != 0) {
+        printf("%" G_GINT64_FORMAT " is not a sector-aligned value for 'offset'\n", offset);
+        return false;
+    }
+    if (size % BDRV_SECTOR_SIZE != 0) {
+        printf("%" G_GINT64_FORMAT " is not a sector-aligned value for 'count'\n", size);
+        return false;
+    }
+    return true;
 }
 
 void io_report(const char *verb, bool brief, int64_t start, int64_t offset, int64_t asked,

@@ -14,6 +14,9 @@ bool io_parse_number(const char *text, int64_t *value);
 /* A byte to fill with; false after saying that it is none. */
 bool io_parse_pattern(const char *text, int *pattern);
 
+/* Whether both are whole sectors; if not, say so. */
+bool io_check_sectors(int64_t offset, int64_t size);
+
 /* "512 bytes", "1.500 MiB"; free with g_free(). */
 char *io_size_text(double bytes);
 

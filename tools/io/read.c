@@ -68,9 +68,9 @@ static bool read_buffer(IoSession *s, const Read *rd, const char *name, int64_t 
                         IoBuffer *buffer)
 {
     int64_t start = io_now();
-    /* The state of a virtual machine is beside the disk, where no backend reaches. */
-    int ret = rd->vm_state ? -ENOTSUP : blk_preadv(s->blk, offset, (int64_t)buffer->size,
-                                                   &buffer->vector, 0);
+    int64_t size = (int64_t)buffer->size;
+    int ret = rd->vm_state ? blk_load_vm_state(s->blk, offset, size, &buffer->vector)
+                           : blk_preadv(s->blk, offset, size, &buffer->vector, 0);
     bool ok = true;
 
     if (ret < 0) {
@@ -84,8 +84,7 @@ static bool read_buffer(IoSession *s, const Read *rd, const char *name, int64_t 
         if (rd->dump) {
             io_buffer_dump(buffer, offset);
         }
-        io_report("read", rd->brief, start, offset, (int64_t)buffer->size,
-                  (int64_t)buffer->size);
+        io_report("read", rd->brief, start, offset, size, size);
     }
     return ok;
 }
@@ -123,7 +122,8 @@ static bool read_run(IoSession *s, int argc, char **argv)
                argv[optind + 1]);
         return false;
     }
-    if (!find_part(&rd, size) || !io_buffer_init(&buffer, s, size, UNREAD_PATTERN)) {
+    if (!find_part(&rd, size) || (rd.vm_state && !io_check_sectors(offset, size)) ||
+        !io_buffer_init(&buffer, s, size, UNREAD_PATTERN)) {
         return false;
     }
     ok = read_buffer(s, &rd, "read", offset, &buffer);
@@ -161,7 +161,7 @@ const IoCommand io_read_command = {
     .summary = "reads a number of bytes from an offset",
     .help = "Reads from the open image, and compares what came, or shows it.\n"
             "'read -v 512 1k' shows the 1024 bytes from 512 on.\n"
-            " -b, -- the state of a virtual machine, not its disk; not supported\n"
+            " -b, -- the state of a virtual machine, not its disk\n"
             " -C, -- report as one line for programs\n"
             " -l, -- how much to compare (with -P)\n"
             " -p, -- does nothing; of old\n"

@@ -98,14 +98,7 @@ static bool check_range(const Write *wr, int64_t offset, int64_t size, const cha
         return false;
     }
     if ((wr->flags & BDRV_REQ_COMPRESSED) || wr->vm_state) {
-        if (offset % BDRV_SECTOR_SIZE != 0) {
-            printf("%" G_GINT64_FORMAT " is not a sector-aligned value for 'offset'\n", offset);
-            return false;
-        }
-        if (size % BDRV_SECTOR_SIZE != 0) {
-            printf("%" G_GINT64_FORMAT " is not a sector-aligned value for 'count'\n", size);
-            return false;
-        }
+        return io_check_sectors(offset, size);
     }
     return true;
 }
@@ -134,12 +127,15 @@ static bool write_buffer(IoSession *s, const Write *wr, const char *name, int64_
                          IoBuffer *buffer)
 {
     int64_t start = io_now();
-    /* The state of a virtual machine is beside the disk, where no backend reaches. */
-    int ret = wr->vm_state ? -ENOTSUP
-                           : blk_pwritev(s->blk, offset, (int64_t)buffer->size, &buffer->vector,
+    int64_t size = (int64_t)buffer->size;
+    int ret = wr->vm_state ? blk_save_vm_state(s->blk, offset, size, &buffer->vector)
+                           : blk_pwritev(s->blk, offset, size, &buffer->vector,
                                          io_write_flags(s, wr->flags));
 
-    return end_write(wr, name, start, offset, (int64_t)buffer->size, ret);
+    if (ret >= 0 && wr->vm_state && s->writethrough) {
+        ret = blk_flush(s->blk);
+    }
+    return end_write(wr, name, start, offset, size, ret);
 }
 
 static int fill_byte(const Write *wr)
@@ -206,7 +202,7 @@ const IoCommand io_write_command = {
     .summary = "writes a number of bytes at an offset",
     .help = "Writes to the open image: bytes 0xcd unless others are asked for.\n"
             "'write -P 1 512 1k' writes 1024 bytes 1 from 512 on.\n"
-            " -b, -- the state of a virtual machine, not its disk; not supported\n"
+            " -b, -- the state of a virtual machine, not its disk\n"
             " -c, -- store it compressed\n"
             " -C, -- report as one line for programs\n"
             " -f, -- on stable storage when it ends (Force Unit Access)\n"
