@@ -8,14 +8,17 @@
 #include "block/block-int.h"
 #include "block/open-int.h"
 
-/* Options that do not change what is read. */
-static bool option_is_weak(const char *name)
+/* Options that do not change what is read from a node of @drv. */
+static bool option_is_weak(const BlockDriver *drv, const char *name)
 {
     static const char *const weak[] = {
         "driver", "file", "filename", "node-name", "read-only", "auto-read-only", "discard",
-        "force-share", "cache", "detect-zeroes", "locking", "aio",
-        "log-super-update-interval",
+        "force-share", "cache", "detect-zeroes",
     };
+
+    if (drv->weak_options && g_strv_contains(drv->weak_options, name)) {
+        return true;
+    }
 
     for (size_t i = 0; i < G_N_ELEMENTS(weak); i++) {
         if (strcmp(name, weak[i]) == 0) {
@@ -25,12 +28,12 @@ static bool option_is_weak(const char *name)
     return false;
 }
 
-static bool options_are_weak(JsonObject *options)
+static bool options_are_weak(const BlockDriver *drv, JsonObject *options)
 {
     g_autoptr(GList) names = json_object_get_members(options);
 
     for (GList *l = names; l; l = l->next) {
-        if (!option_is_weak(l->data)) {
+        if (!option_is_weak(drv, l->data)) {
             return false;
         }
     }
@@ -45,7 +48,7 @@ static JsonObject *full_options(BlockDriverState *bs) GRAPH_RDLOCK
 
     json_object_set_string_member(full, "driver", bs->drv->format_name);
     for (GList *l = names; l; l = l->next) {
-        if (!option_is_weak(l->data) && !bdrv_get_child(bs, l->data)) {
+        if (!option_is_weak(bs->drv, l->data) && !bdrv_get_child(bs, l->data)) {
             json_object_set_member(full, l->data,
                                    json_node_copy(json_object_get_member(bs->options, l->data)));
         }
@@ -125,7 +128,7 @@ static char *name_from_child(BlockDriverState *bs)
     bdrv_graph_rdlock_main_loop();
     child = bdrv_primary_child(bs);
     if (child && (bdrv_is_protocol(child->bs) || child->bs->drv->protocol_name) &&
-        !g_str_has_prefix(child->bs->filename, "json:") && options_are_weak(bs->options)) {
+        !g_str_has_prefix(child->bs->filename, "json:") && options_are_weak(bs->drv, bs->options)) {
         name = g_strdup(child->bs->filename);
     }
     bdrv_graph_rdunlock_main_loop();

@@ -182,6 +182,15 @@ static bool probe_format(OpenRequest *req, GError **errp)
     return true;
 }
 
+/* Whether the options name the file, too: they would be followed, not the filename. */
+static bool names_file_twice(const OpenRequest *req)
+{
+    JsonNode *file = req->filename ? json_object_get_member(req->options, "file") : NULL;
+
+    return file && JSON_NODE_HOLDS_OBJECT(file) &&
+           json_object_has_member(json_node_get_object(file), "filename");
+}
+
 /* Open the child "file" beforehand, where the driver is a format. */
 static bool prepare_file(OpenRequest *req, GError **errp)
 {
@@ -189,6 +198,11 @@ static bool prepare_file(OpenRequest *req, GError **errp)
 
     if (req->drv && bdrv_driver_is_protocol(req->drv)) {
         return filename_to_options(req, errp);
+    }
+    if (names_file_twice(req)) {
+        block_error_set(errp, EINVAL,
+                        "Can't specify 'file' and 'filename' options at the same time");
+        return false;
     }
     if (req->drv && !(req->filename && !json_object_has_member(req->options, "file"))) {
         return true; /* the driver opens its children from the options */

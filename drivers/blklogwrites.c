@@ -78,6 +78,8 @@ static BdrvChild *log_of(BlockDriverState *bs) GRAPH_RDLOCK
 
 /* ---- Opening ------------------------------------------------------------------------ */
 
+static const char *const weak_options[] = {"log-super-update-interval", NULL};
+
 static const BlockOption blklogwrites_options[] = {
     {"file", "str", "The node whose changes are logged"},
     {"log", "str", "The node that holds the log"},
@@ -439,6 +441,7 @@ BlockDriver block_driver_blklogwrites = {
     .format_name = "blklogwrites",
     .instance_size = sizeof(LogState),
     .options = blklogwrites_options,
+    .weak_options = weak_options,
     .is_filter = true,
     .bdrv_open = blklogwrites_open,
     .bdrv_close = blklogwrites_close,

@@ -21,8 +21,13 @@ static const BlockOption file_options[] = {
     {"filename", "str", "Path of the file"},
     {"locking", "str", "Image locks (allowed values: auto, on, off)"},
     {"aio", "str", "Taken for compatibility: the loop's engine does the I/O"},
+    {"aio-max-batch", "num", "Taken for compatibility: the engine decides"},
     {"drop-cache", "bool", "Taken for compatibility"},
     {NULL, NULL, NULL},
+};
+
+static const char *const weak_options[] = {
+    "locking", "aio", "aio-max-batch", "drop-cache", NULL,
 };
 
 const char *file_skip_protocol(const char *filename)
@@ -55,12 +60,19 @@ static bool take_options(BlockDriverState *bs, FileState *s, JsonObject *options
     static const char *const locking_words[] = {"auto", "on", "off", NULL};
     static const char *const aio_words[] = {"threads", "native", "io_uring", NULL};
     int locking = 0, aio = 0;
+    int64_t max_batch = 0;
     bool drop_cache = true;
 
     if (!block_options_take_string(options, "filename", &s->filename, errp) ||
         !block_options_take_enum(options, "locking", locking_words, &locking, errp) ||
         !block_options_take_enum(options, "aio", aio_words, &aio, errp) ||
+        !block_options_take_int(options, "aio-max-batch", &max_batch, errp) ||
         !block_options_take_bool(options, "drop-cache", &drop_cache, errp)) {
+        return false;
+    }
+    if (strcmp(aio_words[aio], "native") == 0 && !s->direct) {
+        block_error_set(errp, EINVAL, "aio=native was specified, but it requires "
+                                      "cache.direct=on, which was not specified.");
         return false;
     }
     if (!s->filename || !*s->filename) {
@@ -279,6 +291,7 @@ static bool host_device_probe(const char *filename)
     .protocol_name = (NAME),                                                                       \
     .instance_size = sizeof(FileState),                                                            \
     .options = file_options,                                                                       \
+    .weak_options = weak_options,                                                                  \
     .create_options = CREATE##_create_options,                                                     \
     .bdrv_parse_filename = file_parse_filename,                                                    \
     .bdrv_make_filename = file_make_filename,                                                      \

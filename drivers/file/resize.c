@@ -27,7 +27,11 @@ int64_t file_length(int fd, bool is_device)
         }
         return MIN(bytes, (uint64_t)BDRV_MAX_LENGTH);
     }
-    return fstat(fd, &st) < 0 ? -errno : st.st_size;
+    /* What the kernel makes up when it is read (/proc) has no length, and says so here. */
+    if (fstat(fd, &st) < 0 || (st.st_size == 0 && lseek(fd, 0, SEEK_END) < 0)) {
+        return -errno;
+    }
+    return st.st_size;
 }
 
 /* ---- Changing it: on a worker thread, or while an image is made -------------------- */

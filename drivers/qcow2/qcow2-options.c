@@ -230,7 +230,7 @@ static bool take_clean_interval(JsonObject *options, Qcow2Options *result, GErro
 }
 
 /* What a reopen can change. */
-static const char *const run_options[] = {
+const char *const qcow2_run_options[] = {
     "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
     "discard-no-unref", "overlap-check", "cache-size", "l2-cache-size", "l2-cache-entry-size",
     "refcount-cache-size", "cache-clean-interval", NULL,
@@ -240,8 +240,8 @@ bool qcow2_options_any(JsonObject *options)
 {
     bool any = false;
 
-    for (size_t i = 0; run_options[i]; i++) {
-        any |= json_object_has_member(options, run_options[i]);
+    for (size_t i = 0; qcow2_run_options[i]; i++) {
+        any |= json_object_has_member(options, qcow2_run_options[i]);
     }
     return any;
 }
@@ -250,11 +250,11 @@ JsonObject *qcow2_options_split(JsonObject *options)
 {
     JsonObject *run = json_object_new();
 
-    for (size_t i = 0; run_options[i]; i++) {
-        if (json_object_has_member(options, run_options[i])) {
-            json_object_set_member(run, run_options[i],
-                                   json_object_dup_member(options, run_options[i]));
-            json_object_remove_member(options, run_options[i]);
+    for (size_t i = 0; qcow2_run_options[i]; i++) {
+        if (json_object_has_member(options, qcow2_run_options[i])) {
+            json_object_set_member(run, qcow2_run_options[i],
+                                   json_object_dup_member(options, qcow2_run_options[i]));
+            json_object_remove_member(options, qcow2_run_options[i]);
         }
     }
     return run;

@@ -256,6 +256,7 @@ BlockDriver block_driver_qcow2 = {
     .format_name = "qcow2",
     .instance_size = sizeof(Qcow2State),
     .options = qcow2_open_options,
+    .weak_options = qcow2_run_options,
     .create_options = qcow2_create_options,
     .amend_options = qcow2_amend_options,
     .supports_backing = true,

@@ -512,6 +512,7 @@ int coroutine_fn qcow2_co_amend(BlockDriverState *bs, JsonObject *options,
 /* ---- qcow2-options.c ---------------------------------------------------------------- */
 
 extern const BlockOption qcow2_open_options[];
+extern const char *const qcow2_run_options[]; /* those that a reopen can change; then NULL */
 /* Take those of @options that reopen can change out of it: a new object. */
 JsonObject *qcow2_options_split(JsonObject *options);
 /* Whether one of them is in @options. */

@@ -151,6 +151,11 @@ struct BlockDriver {
     size_t instance_size;
     /* Its open options, ended by a NULL name. Default: none. */
     const BlockOption *options;
+    /*
+     * Those of its open options that do not change what is read, NULL-terminated: the
+     * node's name says nothing of them. Default: none.
+     */
+    const char *const *weak_options;
     /* Its create options; with bdrv_create. Default: none. */
     const BlockOption *create_options;
     /* Those that bdrv_co_amend takes. Default: none. */

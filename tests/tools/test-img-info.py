@@ -135,6 +135,23 @@ class InfoTest(harness.ToolTest):
             for output in ('json', 'human'):
                 self.check_same('info', '--output=' + output, *args)
 
+    def test_options_that_do_not_change_what_is_read(self):
+        self.make('create', '-q', '-f', 'qcow2', 'weak.qcow2', '1M')
+        for option in ('l2-cache-size=1M', 'lazy-refcounts=on', 'overlap-check=all',
+                       'overlap-check.template=none', 'cache-clean-interval=3',
+                       'l2-cache-entry-size=4k', 'pass-discard-other=on', 'discard-no-unref=on',
+                       'file.locking=off', 'file.aio=threads', 'file.aio-max-batch=4',
+                       'file.aio=native', 'file.aio=native,cache.direct=on'):
+            with self.subTest(option=option):
+                self.check_same('info', '--image-opts',
+                                f'driver=qcow2,file.filename=weak.qcow2,{option}')
+
+    def test_file_without_a_length(self):
+        # The kernel makes up what is read from it; QEMU's message has other words.
+        result = self.img('info', '-f', 'raw', '/proc/version')
+        self.assertEqual(result.status, 1)
+        self.assertIn("Could not get the length of '/proc/version'", result.err)
+
     def test_wrong_usage(self):
         self.need_reference_text()
         self.write('a.raw', size=512)

@@ -55,7 +55,8 @@ class Open(IoTest):
                   '-c', 'close', '-c', 'close 3', '-c', 'l',
                   '-c', 'o -r -o driver=raw,file.filename=a.raw', '-c', 'write 0 512', '-c', 'c',
                   '-c', 'open -t none -d unmap -o driver=raw a.raw', '-c', 'write 0 512',
-                  '-c', 'close', '-c', 'open -o driver=raw -n -k a.raw', '-c', 'close',
+                  '-c', 'close', '-c', 'open -o driver=raw,file.filename=a.raw a.raw',
+                  '-c', 'open -o driver=raw -n -k a.raw', '-c', 'close',
                   '-c', 'open -i threads -rU a.raw', '-c', 'close', '-c', 'open a.raw')
         self.assert_equal_files('a.raw')
 

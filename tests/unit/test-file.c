@@ -87,8 +87,12 @@ static void bad_options_are_refused(void **state)
     assert_open_fails(options_of("driver=file,filename=%s,locking=perhaps", path), 0, "perhaps");
     assert_open_fails(options_of("driver=file,filename=%s,aio=magic", path), 0, "magic");
     assert_open_fails(options_of("driver=file,filename=%s,pr-manager=x", path), 0, "pr-manager");
-    blk_unref(open_blk(options_of("driver=file,filename=%s,aio=native,drop-cache=off,locking=off",
-                                  path), 0));
+    assert_open_fails(options_of("driver=file,filename=%s,aio=native", path), 0,
+                      "requires cache.direct=on");
+    assert_open_fails(options_of("driver=file,filename=%s,aio-max-batch=x", path), 0,
+                      "aio-max-batch");
+    blk_unref(open_blk(options_of("driver=file,filename=%s,aio=io_uring,aio-max-batch=3,"
+                                  "drop-cache=off,locking=off", path), 0));
 }
 
 /* The driver's descriptor of @path. */
