@@ -189,6 +189,10 @@ static bool take_create_options(JsonObject *options, CreateOptions *opts, GError
         !check_prealloc(opts->prealloc, 0, opts->size, errp)) {
         return false;
     }
+    if (opts->extent_size_hint > UINT32_MAX) {
+        block_error_set(errp, EINVAL, "Extent size hint is too large");
+        return false;
+    }
     if (opts->size > BDRV_MAX_LENGTH) {
         block_error_set(errp, EFBIG, "Could not resize file: the size %" PRId64 " is too large",
                         opts->size);
@@ -209,8 +213,7 @@ static void give_hints(int fd, const CreateOptions *opts)
         flags |= FS_NOCOW_FL;
         ioctl(fd, FS_IOC_SETFLAGS, &flags);
     }
-    if (opts->extent_size_hint > 0 && opts->extent_size_hint <= UINT32_MAX &&
-        ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
+    if (opts->extent_size_hint > 0 && ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
         attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
         attr.fsx_extsize = opts->extent_size_hint;
         ioctl(fd, FS_IOC_FSSETXATTR, &attr);

@@ -7,7 +7,7 @@ import shlex
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.join(HERE, 'tools.txt')
 STATES = ('accepted', 'refused', 'missing')
-KEYS = STATES + ('run', 'first', 'then', 'locked', 'trace', 'alike')
+KEYS = STATES + ('run', 'first', 'then', 'locked', 'trace', 'ascending', 'alike')
 ALIKE = ('exit code', 'nothing')
 DIFFERENCE = re.compile(r'\[([^\[\]]*?)(?: // ([^\[\]]*?))?\]')
 

@@ -57,6 +57,12 @@ def break_bitmaps(path):
     assert offset <= end
 
 
+def ascending(regex, trace):
+    offsets = [int(number) for number in re.findall(regex, trace)]
+    assert len(offsets) > 1, trace
+    return 'ascending' if offsets == sorted(offsets) else 'not ascending'
+
+
 class OptionTest(FolderTest):
     """Images that suffice for every run, and the runs."""
 
@@ -121,6 +127,8 @@ class OptionTest(FolderTest):
         if 'then' in option.says:
             shown.append(harness.run(self.program(option, theirs) if option.section[:3] == 'img'
                                      else self.as_qemu, option.says['then'].split(), folder))
+        if trace and 'ascending' in option.says:
+            result.err = ascending(option.says['ascending'], result.err)
         return (folder, [one.status for one in shown],
                 [mask(self.plain(text)) for one in shown for text in (one.out, one.err)])
 

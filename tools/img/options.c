@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include "tools/abbreviation.h"
 #include "tools/img/common.h"
 #include "tools/object.h"
 #include "tools/tool.h"
@@ -166,6 +167,7 @@ static void prepare(ImgArgs *args)
     add_options(letters, longs, common_options);
     args->short_options = g_string_free(letters, FALSE);
     args->long_options = g_array_free(longs, FALSE);
+    tool_expand_abbreviations(args->argc, args->argv, args->short_options, args->long_options);
     args->started = true;
     optind = 0;
 }
@@ -282,7 +284,8 @@ int img_args_next(ImgArgs *args)
             int status;
 
             if (!tool_take_object(optarg, &status)) {
-                return leave(args, status);
+                return leave(args, status != 0 && args->command->object_error != 0
+                                       ? args->command->object_error : status);
             }
             continue;
         }
@@ -290,8 +293,7 @@ int img_args_next(ImgArgs *args)
             return letter;
         }
         if (!ok) {
-            return leave(args, letter == IMG_OPT_OBJECT && args->command->object_error != 0
-                                   ? args->command->object_error : 1);
+            return leave(args, 1);
         }
     }
 }
@@ -377,12 +379,14 @@ int img_parse_global(int argc, char **argv, const ImgCommand *const *commands, I
     /* "+": stop at the command's name. */
     GString *letters = g_string_new("+");
     g_autoptr(GArray) longs = new_long_options();
+    struct option *options;
     bool go_on = true;
     int letter;
 
     add_options(letters, longs, global_options);
-    while (go_on && (letter = getopt_long(argc, argv, letters->str,
-                                          (struct option *)(void *)longs->data, NULL)) != -1) {
+    options = (struct option *)(void *)longs->data;
+    tool_expand_abbreviations(argc, argv, letters->str, options);
+    while (go_on && (letter = getopt_long(argc, argv, letters->str, options, NULL)) != -1) {
         go_on = take_global(letter, commands, global, status);
     }
     g_string_free(letters, TRUE);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tools/abbreviation.h"
 #include "tools/img/common.h"
 #include "tools/io/command.h"
 #include "tools/io/line.h"
@@ -194,14 +195,15 @@ static int run(Arguments *args, const char *filename)
 
 int main(int argc, char **argv)
 {
+    static const char letters[] = "hVc:d:f:rsnCmki:t:T:U";
     g_autoptr(GPtrArray) commands = g_ptr_array_new();
     Arguments args = { .open = IO_OPEN_DEFAULTS, .commands = commands };
     bool go_on = true;
     int letter, status = 0;
 
     tool_init(argv[0]);
-    while (go_on && (letter = getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U", long_options,
-                                          NULL)) != -1) {
+    tool_expand_abbreviations(argc, argv, letters, long_options);
+    while (go_on && (letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {
         go_on = take_option(&args, letter, &status);
     }
     if (go_on && argc - optind > 1) {
