@@ -147,6 +147,7 @@ class GuestfsTest(UsersTest):
 class LibvirtTest(UsersTest):
     """libvirt's storage driver, and virt-install on top of it."""
 
+    @harness.on_disk  # below /dev virt-install makes no disks
     def test_libvirt(self):
         self.need('libvirtd', 'virsh', 'virt-install', 'unshare')
         if os.geteuid() != 0:
