@@ -9,11 +9,48 @@
 #include "blockgraph/dirty-bitmap.h"
 #include "blockgraph/snapshot.h"
 
+/* ---- Who keeps them ---------------------------------------------------------------------- */
+
+/* The only child that guest data or tables come from, or NULL. */
+static BlockDriverState *only_part(BlockDriverState *bs) GRAPH_RDLOCK
+{
+    const int parts = BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_FILTERED;
+    BdrvChild *primary = bdrv_primary_child(bs);
+
+    for (BdrvChild *child = bs->children; child; child = child->next_child) {
+        if (child != primary && (bdrv_child_role(child) & parts)) {
+            return NULL;
+        }
+    }
+    return primary ? bdrv_child_bs(primary) : NULL;
+}
+
+/* The node that @bs, a filter without snapshots of its own, has its snapshots from, or NULL. */
+static BlockDriverState *next_keeper(BlockDriverState *bs)
+{
+    BlockDriverState *below = NULL;
+
+    bdrv_graph_rdlock_main_loop();
+    if (bs->drv->is_filter && !bs->drv->bdrv_snapshot_get) {
+        below = only_part(bs);
+    }
+    bdrv_graph_rdunlock_main_loop();
+    return below;
+}
+
+static BlockDriverState *find_keeper(BlockDriverState *bs)
+{
+    for (BlockDriverState *below; (below = next_keeper(bs)); bs = below) {
+    }
+    return bs;
+}
+
 /* ---- Asking ------------------------------------------------------------------------------ */
 
 bool bdrv_snapshot_get(BlockDriverState *bs, size_t index, BdrvSnapshotInfo *info)
 {
     GLOBAL_STATE_CODE();
+    bs = find_keeper(bs);
     return bs->drv->bdrv_snapshot_get && bs->drv->bdrv_snapshot_get(bs, index, info);
 }
 
@@ -131,6 +168,7 @@ bool bdrv_snapshot_create(BlockDriverState *bs, const BdrvSnapshotInfo *info, GE
     BdrvSnapshotInfo copy = *info;
 
     GLOBAL_STATE_CODE();
+    bs = find_keeper(bs);
     if (!may_change(bs, errp)) {
         return false;
     }
@@ -173,10 +211,13 @@ bool bdrv_snapshot_goto(BlockDriverState *bs, size_t index, GError **errp)
     BdrvSnapshotInfo info;
 
     GLOBAL_STATE_CODE();
-    if (bdrv_dirty_bitmap_next(bs, NULL)) { /* they cannot know what differs */
-        block_error_set(errp, EBUSY, "Device has active dirty bitmaps");
-        return false;
+    for (BlockDriverState *at = bs; at; at = next_keeper(at)) {
+        if (bdrv_dirty_bitmap_next(at, NULL)) { /* they cannot know what differs */
+            block_error_set(errp, EBUSY, "Device has active dirty bitmaps");
+            return false;
+        }
     }
+    bs = find_keeper(bs);
     return may_change_one(bs, index, &info, errp) && may_become(bs, &info, errp) &&
            bdrv_run_alone(bs, go_to, &index, errp) >= 0;
 }
@@ -194,6 +235,7 @@ bool bdrv_snapshot_delete(BlockDriverState *bs, size_t index, GError **errp)
     BdrvSnapshotInfo info;
 
     GLOBAL_STATE_CODE();
+    bs = find_keeper(bs);
     return may_change_one(bs, index, &info, errp) &&
            bdrv_run_alone(bs, delete, &index, errp) >= 0;
 }

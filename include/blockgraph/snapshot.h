@@ -4,7 +4,8 @@
  *
  * A snapshot is known by its number in the image's list, which changes with the
  * list: see bdrv_snapshot_get() in block.h. All functions here are global state
- * (main thread, big lock held, not in a coroutine).
+ * (main thread, big lock held, not in a coroutine). A filter has the snapshots of the
+ * node below it, unless it has a second child with data of its own.
  *
  * Those that change something drain the node, flush it and wait for I/O; the node
  * must be writable. When they return true, the change is durable. A power cut leaves

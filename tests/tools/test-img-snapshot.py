@@ -215,6 +215,31 @@ class SnapshotTest(harness.ToolTest):
             with self.subTest(options=options):
                 self.run_both_ways(options, [self.img, self.qemu][::(1, -1)[number % 2]])
 
+    # ---- Below filters ---------------------------------------------------------------------
+
+    def through(self, filter_name, name):
+        child = 'image' if filter_name == 'blkdebug' else 'file'
+        return ['--image-opts', 'driver=%s,%s.driver=qcow2,%s.file.filename=%s' % (
+            filter_name, child, child, name)]
+
+    def test_filters_have_the_snapshots_of_the_image(self):
+        self.need_reference_text()
+        for name in ('compress', 'blkdebug', 'preallocate', 'copy-on-read'):
+            with self.subTest(filter=name):
+                self.pair()
+                for tool, image in ((self.img, 'mine'), (self.qemu, 'theirs')):
+                    above = self.through(name, image)
+                    for args in (['-c', 'one'], ['-c', 'two'], ['-d', 'one'], ['-a', 'two']):
+                        result = tool('snapshot', *args, *above)
+                        self.assertEqual((result.status, result.err), (0, ''), (args, result))
+                found = [[sn['name'] for sn in json.loads(self.qemu(
+                    'info', '--output=json', image).out)['snapshots']]
+                         for image in ('mine', 'theirs')]
+                self.assertEqual(found, [['two'], ['two']])
+                if name != 'copy-on-read':  # needs to write, which listing does not
+                    self.assertIn('two', self.img(
+                        'snapshot', '-l', *self.through(name, 'mine')).out)
+
 
 if __name__ == '__main__':
     harness.main()

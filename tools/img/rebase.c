@@ -61,9 +61,20 @@ static bool report_no_change(const Rebase *r, const char *reason)
 
 /* ---- Opening ---------------------------------------------------------------------------- */
 
+/* The image itself, below filters that were put above it. */
+static BlockDriverState *image_node(const Rebase *r)
+{
+    BlockDriverState *bs;
+
+    bdrv_graph_rdlock_main_loop();
+    bs = bdrv_skip_filters(blk_bs(r->blk));
+    bdrv_graph_rdunlock_main_loop();
+    return bs;
+}
+
 static bool check_formats(const Rebase *r)
 {
-    BlockDriver *drv = bdrv_find_format(bdrv_get_format_name(blk_bs(r->blk)));
+    BlockDriver *drv = bdrv_find_format(bdrv_get_format_name(image_node(r)));
 
     if (r->compressed && drv->bdrv_encode == NULL) {
         tool_error("Compression not supported for this file format");
@@ -79,7 +90,7 @@ static bool check_formats(const Rebase *r)
 /* Whether the header can name it at all: better known before all is copied. */
 static bool check_reference(const Rebase *r)
 {
-    BlockDriver *drv = bdrv_find_format(bdrv_get_format_name(blk_bs(r->blk)));
+    BlockDriver *drv = bdrv_find_format(bdrv_get_format_name(image_node(r)));
 
     if (names_backing(r) && r->backing_format == NULL) {
         return report_no_change(r, "backing format must be specified");
@@ -94,7 +105,7 @@ static bool open_new_backing(Rebase *r, int flags)
     g_autofree char *name = NULL;
     GError *err = NULL;
 
-    name = bdrv_combine_filename(bdrv_get_filename(blk_bs(r->blk)), r->backing, &err);
+    name = bdrv_combine_filename(bdrv_get_filename(image_node(r)), r->backing, &err);
     if (name == NULL) {
         tool_error_take(err, "Could not resolve backing filename: ");
         return false;
@@ -110,7 +121,7 @@ static bool open_new_backing(Rebase *r, int flags)
         tool_error_take(err, "Could not open new backing file '%s': ", r->backing);
         return false;
     }
-    if (img_chain_has_file(blk_bs(r->new_blk), blk_bs(r->blk))) {
+    if (img_chain_has_file(blk_bs(r->new_blk), image_node(r))) {
         return report_no_change(r, "the image would be its own backing file");
     }
     return true;
@@ -125,7 +136,7 @@ static bool copy_differences(const Rebase *r)
         .name = img_operand(r->args, 0),
         .backing = r->new_blk,
         .backing_name = r->backing,
-        .shared = r->new_blk ? img_chain_find_same(blk_bs(r->blk), blk_bs(r->new_blk)) : NULL,
+        .shared = r->new_blk ? img_chain_find_same(image_node(r), blk_bs(r->new_blk)) : NULL,
         .compressed = r->compressed,
         .write_flags = r->writethrough ? BDRV_REQ_FUA : 0,
     };
@@ -138,7 +149,7 @@ static bool change_reference(const Rebase *r)
     bool named = names_backing(r);
     GError *err = NULL;
 
-    if (!bdrv_change_backing_file(blk_bs(r->blk), named ? r->backing : NULL,
+    if (!bdrv_change_backing_file(image_node(r), named ? r->backing : NULL,
                                   named ? r->backing_format : NULL, &err)) {
         if (g_error_matches(err, BLOCK_ERROR, EINVAL)) { /* QEMU says no more */
             report_no_change(r, g_strerror(EINVAL));
@@ -149,7 +160,7 @@ static bool change_reference(const Rebase *r)
         }
         return false;
     }
-    if (!bdrv_dirty_bitmaps_store(blk_bs(r->blk), &err)) {
+    if (!bdrv_dirty_bitmaps_store(image_node(r), &err)) {
         tool_error_report(err);
         return false;
     }
