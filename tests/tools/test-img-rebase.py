@@ -146,6 +146,23 @@ class Rebase(chain.Chain):
                 self.assertTrue(self.content('mine') == before)
                 self.assert_clean('top')
 
+    def test_below_a_filter(self):
+        self.make_all()
+        for args in (['-u', '-b', 'new', '-F', 'qcow2'], ['-b', '']):
+            with self.subTest(args=args):
+                self.twice(*FILES)
+                before = self.content('mine')
+                result = self.img(
+                    'rebase', *args, '--image-opts',
+                    'driver=blkdebug,image.driver=qcow2,image.file.filename=top',
+                    cwd=self.path('mine'))
+                self.assertEqual((result.status, result.err), (0, ''))
+                if '-u' in args:
+                    self.assertEqual(self.backing('mine'), ('new', 'qcow2'))
+                else:
+                    self.assertTrue(self.content('mine') == before)
+                    self.assertEqual(self.backing('mine'), (None, None))
+
     def test_progress_ends_at_all_of_it(self):
         self.make_all()
         self.twice(*FILES)

@@ -236,7 +236,7 @@ class SnapshotTest(harness.ToolTest):
                     'info', '--output=json', image).out)['snapshots']]
                          for image in ('mine', 'theirs')]
                 self.assertEqual(found, [['two'], ['two']])
-                if name != 'copy-on-read':  # needs to write, which listing does not
+                if name != 'copy-on-read':  # it needs to write, and -l opens read-only
                     self.assertIn('two', self.img(
                         'snapshot', '-l', *self.through(name, 'mine')).out)
 
