@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "util/trace.h"
@@ -80,22 +81,23 @@ bool trace_enable(const char *pattern, GError **errp)
         }
     }
     if (!found) {
-        g_set_error(errp, TRACE_ERROR, ENOENT, "no trace event matches '%s'", glob);
+        g_set_error(errp, TRACE_ERROR, ENOENT, "trace event '%s' does not exist", glob);
     }
     return found;
 }
 
-bool trace_set_file(const char *filename, GError **errp)
+/* Write to @filename from now on, made with @flags of open(); NULL: to standard error. */
+static bool set_file(const char *filename, int flags, GError **errp)
 {
     int fd = STDERR_FILENO;
     int old;
 
     if (filename) {
-        fd = open(filename, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+        fd = open(filename, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0666);
         if (fd < 0) {
             int err = errno;
 
-            g_set_error(errp, TRACE_ERROR, err, "cannot write the trace to '%s': %s", filename,
+            g_set_error(errp, TRACE_ERROR, err, "Error opening logfile %s: %s", filename,
                         g_strerror(err));
             return false;
         }
@@ -110,75 +112,130 @@ bool trace_set_file(const char *filename, GError **errp)
     return true;
 }
 
-static bool enable_from_file(const char *filename, GError **errp)
+bool trace_set_file(const char *filename, GError **errp)
 {
-    g_autofree char *text = NULL;
-    g_auto(GStrv) lines = NULL;
+    return set_file(filename, 0, errp);
+}
+
+/* An option while its items are taken. */
+typedef struct OptionParser {
+    GPtrArray *unknown; /* as for trace_parse_option() */
+    int file_flags;     /* of open(), for file= */
+} OptionParser;
+
+/* Switch what @pattern says; @where, of a line in a file, begins the message. */
+static bool take_pattern(const OptionParser *p, const char *pattern, const char *where,
+                         GError **errp)
+{
     GError *err = NULL;
 
-    if (!g_file_get_contents(filename, &text, NULL, &err)) {
-        g_set_error(errp, TRACE_ERROR, ENOENT, "cannot read the trace events: %s", err->message);
-        g_error_free(err);
+    if (trace_enable(pattern, &err)) {
+        return true;
+    }
+    g_prefix_error(&err, "%s", where);
+    if (p->unknown == NULL) {
+        g_propagate_error(errp, err);
         return false;
     }
-    lines = g_strsplit(text, "\n", -1);
-    for (char **line = lines; *line; line++) {
-        char *comment = strchr(*line, '#');
-
-        if (comment) {
-            *comment = 0;
-        }
-        g_strstrip(*line);
-        if (**line && !trace_enable(*line, errp)) {
-            g_prefix_error(errp, "%s:%d: ", filename, (int)(line - lines) + 1);
-            return false;
-        }
-    }
+    g_ptr_array_add(p->unknown, g_strdup(err->message));
+    g_error_free(err);
     return true;
 }
 
-static bool parse_item(const char *item, GError **errp)
+static bool take_events_file(const OptionParser *p, const char *filename, GError **errp)
+{
+    char *text = NULL;
+    FILE *f = fopen(filename, "re");
+    size_t size = 0;
+    int number = 0;
+    bool ok = true;
+
+    if (f == NULL) {
+        int err = errno;
+
+        g_set_error(errp, TRACE_ERROR, err, "%s: %s", filename, g_strerror(err));
+        return false;
+    }
+    while (ok && getline(&text, &size, f) >= 0) {
+        g_autofree char *where = g_strdup_printf("%s:%d: ", filename, ++number);
+
+        text[strcspn(text, "#")] = 0;
+        g_strstrip(text);
+        ok = *text == 0 || take_pattern(p, text, where, errp);
+    }
+    free(text);
+    fclose(f);
+    return ok;
+}
+
+/* The name may have one "%d" in it, which stands for the process. */
+static bool take_file(const OptionParser *p, const char *template, GError **errp)
+{
+    const char *percent = strchr(template, '%');
+    g_autofree char *filename = NULL;
+
+    if (percent == NULL) {
+        return set_file(template, p->file_flags, errp);
+    }
+    if (percent[1] != 'd' || strchr(percent + 1, '%') != NULL) {
+        g_set_error(errp, TRACE_ERROR, EINVAL, "Bad logfile template: %s", template);
+        return false;
+    }
+    filename = g_strdup_printf("%.*s%d%s", (int)(percent - template), template, (int)getpid(),
+                               percent + 2);
+    return set_file(filename, p->file_flags, errp);
+}
+
+static bool take_item(const OptionParser *p, const char *item, GError **errp)
 {
     const char *value = strchr(item, '=');
     size_t key_len;
 
     if (!value) {
-        return trace_enable(item, errp);
+        return take_pattern(p, item, "", errp);
     }
     key_len = value++ - item;
     if (strncmp(item, "enable=", key_len + 1) == 0) {
-        return trace_enable(value, errp);
+        return take_pattern(p, value, "", errp);
     }
     if (strncmp(item, "events=", key_len + 1) == 0) {
-        return enable_from_file(value, errp);
+        return take_events_file(p, value, errp);
     }
     if (strncmp(item, "file=", key_len + 1) == 0) {
-        return trace_set_file(value, errp);
+        return take_file(p, value, errp);
     }
-    g_set_error(errp, TRACE_ERROR, EINVAL, "unknown trace option '%.*s'", (int)key_len, item);
+    g_set_error(errp, TRACE_ERROR, EINVAL, "Invalid parameter '%.*s'", (int)key_len, item);
     return false;
 }
 
-bool trace_parse_option(const char *option, GError **errp)
+static bool take_option(const OptionParser *p, const char *option, GError **errp)
 {
     g_auto(GStrv) items = g_strsplit(option, ",", -1);
 
     for (char **item = items; *item; item++) {
-        if (!parse_item(*item, errp)) {
+        if (!take_item(p, *item, errp)) {
             return false;
         }
     }
     return true;
 }
 
+bool trace_parse_option(const char *option, GPtrArray *unknown, GError **errp)
+{
+    OptionParser p = { .unknown = unknown, .file_flags = O_TRUNC };
+
+    return take_option(&p, option, errp);
+}
+
 bool trace_init(GError **errp)
 {
     const char *option = g_getenv("BLOCKGRAPH_TRACE");
+    OptionParser p = { .file_flags = 0 }; /* other programs may write to the same file */
 
     if (!option || !*option) {
         return true;
     }
-    if (!trace_parse_option(option, errp)) {
+    if (!take_option(&p, option, errp)) {
         g_prefix_error(errp, "BLOCKGRAPH_TRACE: ");
         return false;
     }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <glib.h>
 #include "blockgraph/annotations.h"
 
 G_BEGIN_DECLS
@@ -21,8 +22,9 @@ GQuark trace_error_quark(void);
 
 /*
  * Do what the environment variable BLOCKGRAPH_TRACE says, in the form of
- * trace_parse_option(), if it is set. blockgraph_init() calls it and prints
- * the error as a warning. Any thread.
+ * trace_parse_option(), if it is set; but a pattern that matches nothing is an
+ * error, and lines are appended to the file. blockgraph_init() calls it and
+ * prints the error as a warning. Any thread.
  */
 bool trace_init(GError **errp);
 
@@ -39,10 +41,14 @@ bool trace_set_file(const char *filename, GError **errp);
 /*
  * The argument of the tools' --trace: items between commas, of which each is
  * [enable=]PATTERN, for trace_enable(); events=FILE, a file with one PATTERN
- * in a line (and comments after #); or file=FILE, where to write. Stops at the
- * first item that fails. Any thread.
+ * in a line (and comments after #); or file=FILE, where to write instead of
+ * what that file holds, "%d" in its name standing for the number of the
+ * process. What to say of a pattern that matches no event is added to
+ * @unknown, a string for the caller to free; with NULL it is an error
+ * (ENOENT). Stops at the first item that fails: EINVAL for one that has none
+ * of these forms, the errno of a file that cannot be opened. Any thread.
  */
-bool trace_parse_option(const char *option, GError **errp);
+bool trace_parse_option(const char *option, GPtrArray *unknown, GError **errp);
 
 /* Print the names of all events to @out, one in a line. Any thread. */
 void trace_list_events(FILE *out);

@@ -257,6 +257,29 @@ class ErrorsTest(harness.ToolTest):
         self.assertTrue(names)
         self.assertEqual(self.img('-T', 'nosuch_event', 'info', 'a.raw').status, 0)
         self.assertEqual(self.img('--trace', names[0], 'info', 'a.raw').status, 0)
+        self.assertEqual(self.img('-T', 'enable=help').out.split(), names)
+
+    def test_files_of_a_trace(self):
+        with open(self.path('events'), 'w', encoding='utf-8') as events:
+            events.write('# a comment\nnosuch_event\nbdrv_open\n')
+        with open(self.path('lines'), 'w', encoding='utf-8') as lines:
+            lines.write('before\n')
+        result = self.img('-T', 'events=events,file=lines', 'info', 'a.raw')
+        self.assertEqual(result.status, 0)
+        self.assertEqual(result.err, "qemu-img: warning: events:2: trace event "
+                                     "'nosuch_event' does not exist\n")
+        with open(self.path('lines'), encoding='utf-8') as lines:
+            for line in lines:
+                self.assertIn(':bdrv_open ', line)
+        self.assertGreater(os.path.getsize(self.path('lines')), 0)
+        for option, message in (
+                ('events=none', 'none: No such file or directory'),
+                ('file=none/x', 'Error opening logfile none/x: No such file or directory'),
+                ('file=x%x', 'Bad logfile template: x%x'),
+                ('bdrv_open,color=red', "Invalid parameter 'color'")):
+            result = self.img('-T', option, 'info', 'a.raw')
+            self.assertEqual((result.status, result.out), (1, ''))
+            self.assertEqual(result.err, f'qemu-img: {message}\n')
 
 
 if __name__ == '__main__':

@@ -121,9 +121,9 @@ static void a_pattern_that_matches_nothing_is_an_error(void **state)
     GError *err = NULL;
 
     assert_false(trace_enable("coroutine", &err));
-    assert_and_clear(&err, ENOENT, "no trace event matches 'coroutine'");
+    assert_and_clear(&err, ENOENT, "trace event 'coroutine' does not exist");
     assert_false(trace_enable("-nothing*", &err));
-    assert_and_clear(&err, ENOENT, "no trace event matches 'nothing*'");
+    assert_and_clear(&err, ENOENT, "trace event 'nothing*' does not exist");
 }
 
 static void an_option_names_patterns_and_a_file(void **state)
@@ -132,7 +132,7 @@ static void an_option_names_patterns_and_a_file(void **state)
     g_autofree char *text = NULL;
     GError *err = NULL;
 
-    trace_parse_option(option, &err);
+    trace_parse_option(option, NULL, &err);
     assert_no_error(err);
     assert_true(trace_event_on[TRACE_ID_coroutine_enter]);
     assert_false(trace_event_on[TRACE_ID_coroutine_end]);
@@ -145,24 +145,72 @@ static void an_option_names_a_file_of_patterns(void **state)
 {
     g_autofree char *list = g_build_filename(dir, "events", NULL);
     g_autofree char *option = g_strdup_printf("events=%s", list);
-    g_autofree char *expected = g_strdup_printf("%s:2: no trace event matches 'x'", list);
+    g_autofree char *expected = g_strdup_printf("%s:2: trace event 'x' does not exist", list);
     GError *err = NULL;
 
     g_file_set_contents(list, "# comment\n\n  co_mutex_* # locks\ncoroutine_end", -1, NULL);
-    trace_parse_option(option, &err);
+    trace_parse_option(option, NULL, &err);
     assert_no_error(err);
     assert_true(trace_event_on[TRACE_ID_co_mutex_wait]);
     assert_true(trace_event_on[TRACE_ID_coroutine_end]);
     assert_false(trace_event_on[TRACE_ID_coroutine_enter]);
 
     g_file_set_contents(list, "coroutine_end\nx\n", -1, NULL);
-    assert_false(trace_parse_option(option, &err));
+    assert_false(trace_parse_option(option, NULL, &err));
     assert_and_clear(&err, ENOENT, expected);
     g_unlink(list);
-    assert_false(trace_parse_option(option, &err));
+    assert_false(trace_parse_option(option, NULL, &err));
     assert_int_equal(err->code, ENOENT);
     assert_non_null(strstr(err->message, list));
     g_clear_error(&err);
+}
+
+static void unknown_events_are_told_and_the_rest_is_done(void **state)
+{
+    g_autoptr(GPtrArray) unknown = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *list = g_build_filename(dir, "events", NULL);
+    g_autofree char *option = g_strdup_printf("y,coroutine_enter,events=%s", list);
+    g_autofree char *expected = g_strdup_printf("%s:1: trace event 'x' does not exist", list);
+    GError *err = NULL;
+
+    g_file_set_contents(list, "x\n-coroutine_enter\ncoroutine_end\n", -1, NULL);
+    trace_parse_option(option, unknown, &err);
+    assert_no_error(err);
+    g_unlink(list);
+    assert_int_equal(unknown->len, 2);
+    assert_string_equal(g_ptr_array_index(unknown, 0), "trace event 'y' does not exist");
+    assert_string_equal(g_ptr_array_index(unknown, 1), expected);
+    assert_false(trace_event_on[TRACE_ID_coroutine_enter]);
+    assert_true(trace_event_on[TRACE_ID_coroutine_end]);
+    assert_false(trace_parse_option(option, unknown, &err));
+    assert_int_equal(err->code, ENOENT);
+    g_clear_error(&err);
+}
+
+static void an_option_empties_the_file(void **state)
+{
+    g_autofree char *option = g_strdup_printf("file=%s", file);
+    g_autofree char *text = NULL;
+
+    g_file_set_contents(file, "before\n", -1, NULL);
+    assert_true(trace_parse_option(option, NULL, NULL));
+    text = content();
+    assert_string_equal(text, "");
+}
+
+static void the_name_of_a_file_can_have_the_process_in_it(void **state)
+{
+    g_autofree char *option = g_strdup_printf("file=%s-%%d-", file);
+    g_autofree char *expected = g_strdup_printf("%s-%d-", file, (int)getpid());
+    GError *err = NULL;
+
+    trace_parse_option(option, NULL, &err);
+    assert_no_error(err);
+    assert_int_equal(g_unlink(expected), 0);
+    assert_false(trace_parse_option("file=a%x", NULL, &err));
+    assert_and_clear(&err, EINVAL, "Bad logfile template: a%x");
+    assert_false(trace_parse_option("file=a%d%d", NULL, &err));
+    assert_and_clear(&err, EINVAL, "Bad logfile template: a%d%d");
 }
 
 static void a_wrong_option_is_an_error(void **state)
@@ -170,21 +218,23 @@ static void a_wrong_option_is_an_error(void **state)
     g_autofree char *bad = g_build_filename(dir, "no", "such", "folder", NULL);
     g_autofree char *option = g_strdup_printf("file=%s", bad);
     g_autofree char *expected =
-        g_strdup_printf("cannot write the trace to '%s': No such file or directory", bad);
+        g_strdup_printf("Error opening logfile %s: No such file or directory", bad);
     GError *err = NULL;
 
-    assert_false(trace_parse_option("color=red", &err));
-    assert_and_clear(&err, EINVAL, "unknown trace option 'color'");
-    assert_false(trace_parse_option("en=coroutine_end", &err));
-    assert_and_clear(&err, EINVAL, "unknown trace option 'en'");
-    assert_false(trace_parse_option("coroutine_end,", &err));
-    assert_and_clear(&err, ENOENT, "no trace event matches ''");
-    assert_false(trace_parse_option(option, &err));
+    assert_false(trace_parse_option("color=red", NULL, &err));
+    assert_and_clear(&err, EINVAL, "Invalid parameter 'color'");
+    assert_false(trace_parse_option("en=coroutine_end", NULL, &err));
+    assert_and_clear(&err, EINVAL, "Invalid parameter 'en'");
+    assert_false(trace_parse_option("coroutine_end,", NULL, &err));
+    assert_and_clear(&err, ENOENT, "trace event '' does not exist");
+    assert_false(trace_parse_option(option, NULL, &err));
     assert_and_clear(&err, ENOENT, expected);
 }
 
 static void the_environment_variable_is_an_option(void **state)
 {
+    g_autofree char *option = g_strdup_printf("file=%s", file);
+    g_autofree char *text = NULL;
     GError *err = NULL;
 
     g_unsetenv("BLOCKGRAPH_TRACE");
@@ -199,9 +249,15 @@ static void the_environment_variable_is_an_option(void **state)
     assert_no_error(err);
     assert_true(trace_event_on[TRACE_ID_co_mutex_pass]);
     assert_true(trace_event_on[TRACE_ID_coroutine_end]);
+    g_file_set_contents(file, "before\n", -1, NULL);
+    g_setenv("BLOCKGRAPH_TRACE", option, TRUE);
+    trace_init(&err);
+    assert_no_error(err);
+    text = content();
+    assert_string_equal(text, "before\n");
     g_setenv("BLOCKGRAPH_TRACE", "x", TRUE);
     assert_false(trace_init(&err));
-    assert_and_clear(&err, ENOENT, "BLOCKGRAPH_TRACE: no trace event matches 'x'");
+    assert_and_clear(&err, ENOENT, "BLOCKGRAPH_TRACE: trace event 'x' does not exist");
     g_unsetenv("BLOCKGRAPH_TRACE");
 }
 
@@ -344,6 +400,9 @@ int main(void)
         TEST(a_pattern_that_matches_nothing_is_an_error),
         TEST(an_option_names_patterns_and_a_file),
         TEST(an_option_names_a_file_of_patterns),
+        TEST(unknown_events_are_told_and_the_rest_is_done),
+        TEST(an_option_empties_the_file),
+        TEST(the_name_of_a_file_can_have_the_process_in_it),
         TEST(a_wrong_option_is_an_error),
         TEST(the_environment_variable_is_an_option),
         TEST(lines_are_appended_and_go_back_to_stderr),

@@ -33,24 +33,29 @@ void img_stop(void)
 
 bool img_take_trace(const char *argument, int *status)
 {
+    g_autoptr(GPtrArray) unknown = g_ptr_array_new_with_free_func(g_free);
+    const char *pattern = argument;
     GError *err = NULL;
+    bool ok;
 
     *status = 0;
-    if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
+    if (g_str_has_prefix(pattern, "enable=")) {
+        pattern += strlen("enable=");
+    }
+    if (strcmp(pattern, "help") == 0 || strcmp(pattern, "?") == 0) {
         trace_list_events(stdout);
         return false;
     }
-    if (!trace_parse_option(argument, &err)) {
-        if (!g_error_matches(err, TRACE_ERROR, ENOENT)) {
-            tool_error_report(err);
-            *status = 1;
-            return false;
-        }
-        /* An event that this version has not is no reason to do nothing. */
-        tool_warning("%s", err->message);
-        g_error_free(err);
+    ok = trace_parse_option(argument, unknown, &err);
+    /* An event that this version has not is no reason to do nothing. */
+    for (guint i = 0; i < unknown->len; i++) {
+        tool_warning("%s", (const char *)g_ptr_array_index(unknown, i));
     }
-    return true;
+    if (!ok) {
+        tool_error_report(err);
+        *status = 1;
+    }
+    return ok;
 }
 
 bool img_parse_cache(const char *mode, int *flags, bool *writethrough)

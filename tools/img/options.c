@@ -25,8 +25,10 @@ static const ImgOption common_options[] = {
 static const ImgOption global_options[] = {
     { "help", 'h', NULL, "print this text" },
     { "version", 'V', NULL, "print the version" },
-    { "trace", 'T', "[enable=]PATTERN",
-      "switch trace events on that match PATTERN; \"help\" lists them" },
+    { "trace", 'T', "[[enable=]PATTERN][,events=FILE][,file=FILE]",
+      "switch trace events on that match PATTERN, or one of those in the\n"
+      "lines of the FILE of events, and write them to the other FILE;\n"
+      "\"help\" lists them" },
     { "aio", IMG_OPT_AIO, "io_uring|threads",
       "how to do I/O (default: io_uring where it works);\n"
       "BLOCKGRAPH_AIO in the environment says the same" },
