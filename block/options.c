@@ -175,6 +175,7 @@ bool block_options_take_int(JsonObject *options, const char *key, int64_t *value
 bool block_options_take_size(JsonObject *options, const char *key, int64_t *value, GError **errp)
 {
     g_autoptr(JsonNode) node = take(options, key);
+    int ret;
 
     if (!node) {
         return true;
@@ -183,11 +184,17 @@ bool block_options_take_size(JsonObject *options, const char *key, int64_t *valu
         *value = json_node_get_int(node);
         return true;
     }
-    if (!string_of(node) || block_parse_size(string_of(node), 'b', value) < 0) {
-        return refuse(key, node, "a size in bytes, from 0 to 2^63 - 1 with an optional suffix "
-                      "k, M, G, T, P or E", errp);
+    ret = string_of(node) ? block_parse_size(string_of(node), 'b', value) : -EINVAL;
+    if (ret == -ERANGE) {
+        block_error_set(errp, EINVAL, "Value '%s' is out of range for parameter '%s'",
+                        string_of(node), key);
+    } else if (ret < 0) {
+        block_error_set(errp, EINVAL,
+                        "Parameter '%s' expects a non-negative number below 2^64\n"
+                        "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+                        "peta-\nand exabytes, respectively.", key);
     }
-    return true;
+    return ret >= 0;
 }
 
 bool block_options_take_enum(JsonObject *options, const char *key, const char *const *words,

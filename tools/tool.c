@@ -153,11 +153,10 @@ char *tool_size_text(uint64_t bytes)
     return g_strdup_printf("%.3g %s", value, units[i]);
 }
 
-bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t max, int64_t *bytes)
+/* Take @value, to which @text came, or say what is wrong: with @ret, or that it is out of range. */
+static bool take_number(const char *what, const char *text, int ret, int64_t value, int64_t min,
+                        int64_t max, int64_t *number)
 {
-    int64_t value = 0;
-    int ret = block_parse_size(text, 'b', &value);
-
     if (ret == 0 && (value < min || value > max)) {
         ret = -ERANGE;
     }
@@ -168,9 +167,30 @@ bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t ma
     } else if (ret < 0) {
         tool_error("Invalid %s specified: '%s'.", what, text);
     } else {
-        *bytes = value;
+        *number = value;
     }
     return ret == 0;
+}
+
+bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t max, int64_t *bytes)
+{
+    int64_t value = 0;
+    int ret = block_parse_size(text, 'b', &value);
+
+    return take_number(what, text, ret, value, min, max, bytes);
+}
+
+bool tool_parse_number(const char *what, const char *text, int64_t min, int64_t max,
+                       int64_t *number)
+{
+    char *end;
+    int64_t value;
+    int ret;
+
+    errno = 0;
+    value = g_ascii_strtoll(text, &end, 0);
+    ret = end == text || *end != 0 ? -EINVAL : -errno;
+    return take_number(what, text, ret, value, min, max, number);
 }
 
 typedef struct CoroutineRun {

@@ -47,6 +47,10 @@ char *tool_size_text(uint64_t bytes);
  */
 bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t max, int64_t *bytes);
 
+/* The same for a number, which has no suffix and may begin with 0x, or 0 for octal. */
+bool tool_parse_number(const char *what, const char *text, int64_t min, int64_t max,
+                       int64_t *number);
+
 /* Run @entry(@opaque) in @count coroutines at once and poll until all ended. */
 void tool_run_coroutines(CoroutineEntry *entry, void *opaque, int count);
 

@@ -259,6 +259,44 @@ class ErrorsTest(harness.ToolTest):
         self.assertEqual(self.img('--trace', names[0], 'info', 'a.raw').status, 0)
         self.assertEqual(self.img('-T', 'enable=help').out.split(), names)
 
+    def refused_as_by_qemu(self, message, *args):
+        result = self.img(*args)
+        self.assertEqual((result.status, result.out, result.err), (1, '', f'qemu-img: {message}\n'))
+        if harness.reference() is not None and self.compares_text:
+            theirs = harness.run(harness.reference(), args, self.scratch)
+            self.assertEqual((theirs.status, theirs.err), (1, result.err))
+
+    def test_option_lists(self):
+        for text in ('', ',', ',,', ',x', ',,x', 'size=1M,', 'size=1M,,,'):
+            for command in (['create', 'new.raw', '1M'], ['amend', 'a.raw'],
+                            ['convert', 'a.raw', 'new.raw'], ['measure', 'a.raw']):
+                self.refused_as_by_qemu(f'Invalid option list: {text}', command[0], '-o', text,
+                                        *command[1:])
+        self.assertFalse(os.path.exists(self.path('new.raw')))
+
+    def test_sizes(self):
+        suffixes = ("Parameter 'size' expects a non-negative number below 2^64\n"
+                    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+                    "and exabytes, respectively.")
+        for text in ('x', '1x', '1M ', '1.5', '0x10M', '1kk', '1MiB'):
+            self.refused_as_by_qemu(f'new.raw: {suffixes}', 'create', 'new.raw', '-o',
+                                    f'size={text}')
+            self.refused_as_by_qemu(suffixes, 'resize', '-f', 'raw', 'none.raw', text)
+        huge = '99999999999999999999'
+        out_of_range = f"Value '{huge}' is out of range for parameter 'size'"
+        self.refused_as_by_qemu(f'new.raw: {out_of_range}', 'create', 'new.raw', '-o',
+                                f'size={huge}')
+        self.refused_as_by_qemu(out_of_range, 'resize', '-f', 'raw', 'none.raw', huge)
+        for words in (['dd', 'if=a.raw', 'of=new.raw', 'count=1k'],
+                      ['dd', 'if=a.raw', 'of=new.raw', 'skip=1k'],
+                      ['bench', '-c', '1k', '-f', 'raw', 'a.raw'],
+                      ['bench', '-d', '1k', '-f', 'raw', 'a.raw'],
+                      ['convert', '-m', '1k', 'a.raw', 'new.raw']):
+            name = {'count=1k': 'count', 'skip=1k': 'skip', '-c': 'request count',
+                    '-d': 'queue depth', '-m': 'number of coroutines'}[
+                        words[-1] if words[0] == 'dd' else words[1]]
+            self.refused_as_by_qemu(f"Invalid {name} specified: '1k'.", *words)
+
     def test_files_of_a_trace(self):
         with open(self.path('events'), 'w', encoding='utf-8') as events:
             events.write('# a comment\nnosuch_event\nbdrv_open\n')

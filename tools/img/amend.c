@@ -95,21 +95,6 @@ static JsonObject *parse_options(const Amend *a, const BlockDriver *drv)
     return check_names(drv, options, "") ? g_steal_pointer(&options) : NULL;
 }
 
-/* An option list that is empty, or begins or ends with a comma, is none. */
-static bool check_lists(const Amend *a)
-{
-    for (guint i = 0; i < a->options->len; i++) {
-        const char *text = g_ptr_array_index(a->options, i);
-        size_t length = strlen(text);
-
-        if (length == 0 || text[0] == ',' || text[length - 1] == ',') {
-            tool_error("Invalid option list: %s", text);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* ---- The command ----------------------------------------------------------------- */
 
 static void report_progress(void *opaque, int64_t done, int64_t total)
@@ -180,9 +165,10 @@ static int run(Amend *a)
     int letter;
 
     while ((letter = img_args_next(args)) > 0) {
-        if (letter == 'o') {
-            g_ptr_array_add(a->options, optarg);
-        } else if (letter == 't') {
+        if (letter == 'o' && !img_take_option_list(a->options, optarg)) {
+            return 1;
+        }
+        if (letter == 't') {
             a->cache = optarg;
         }
     }
@@ -194,9 +180,6 @@ static int run(Amend *a)
     }
     if (a->options->len == 0) {
         return img_usage_error(args, "Must specify options (-o)");
-    }
-    if (!check_lists(a)) {
-        return 1;
     }
     if (args->format != NULL && img_options_ask_help(a->options)) {
         return help_for_format(args->format);

@@ -263,9 +263,9 @@ static bool take_option(Bench *b, int letter)
         b->cache = optarg;
         return true;
     case 'c':
-        return tool_parse_size("request count", optarg, 1, INT32_MAX, &b->count);
+        return tool_parse_number("request count", optarg, 1, INT32_MAX, &b->count);
     case 'd':
-        return tool_parse_size("queue depth", optarg, 1, INT32_MAX, &b->depth);
+        return tool_parse_number("queue depth", optarg, 1, INT32_MAX, &b->depth);
     case 'o':
         return tool_parse_size("offset", optarg, 0, INT64_MAX, &b->offset);
     case 's':
@@ -281,9 +281,9 @@ static bool take_option(Bench *b, int letter)
         b->write = true;
         return true;
     case OPT_PATTERN:
-        return tool_parse_size("pattern byte", optarg, 0, UINT8_MAX, &b->pattern);
+        return tool_parse_number("pattern byte", optarg, 0, UINT8_MAX, &b->pattern);
     case OPT_FLUSH_INTERVAL:
-        return tool_parse_size("flush interval", optarg, 0, INT32_MAX, &b->flush_interval);
+        return tool_parse_number("flush interval", optarg, 0, INT32_MAX, &b->flush_interval);
     case OPT_NO_DRAIN:
         b->drain = false;
         return true;

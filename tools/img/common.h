@@ -56,6 +56,11 @@ BlockDriver *img_find_creatable(const char *prefix, const char *format, bool mea
  */
 JsonObject *img_create_options(const char *prefix, GPtrArray *arguments, BlockDriver *drv,
                                BlockDriver *file_drv);
+/*
+ * Add an argument of -o to @arguments. False after an error message if it is no list: it is
+ * empty, or begins with a comma or ends in one that is not doubled.
+ */
+bool img_take_option_list(GPtrArray *arguments, char *text);
 /* Whether one of the -o arguments asks for help. */
 bool img_options_ask_help(GPtrArray *arguments);
 /* Print the create options of @drv and, if not NULL, of @file_drv. */

@@ -78,7 +78,7 @@ static bool take_number(Convert *conv, int letter)
     case 'r':
         return tool_parse_size("rate limit", optarg, 0, INT64_MAX, &conv->engine.rate);
     default:
-        if (!tool_parse_size("number of coroutines", optarg, 1, CONVERT_MAX_WORKERS, &workers)) {
+        if (!tool_parse_number("number of coroutines", optarg, 1, CONVERT_MAX_WORKERS, &workers)) {
             return false;
         }
         conv->engine.workers = (int)workers;
@@ -148,8 +148,7 @@ bool img_convert_take_option(Convert *conv, int letter)
 {
     switch (letter) {
     case 'o':
-        g_ptr_array_add(conv->options, optarg);
-        break;
+        return img_take_option_list(conv->options, optarg);
     case 'l':
         conv->snapshot = optarg;
         break;

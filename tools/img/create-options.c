@@ -23,6 +23,21 @@ BlockDriver *img_find_creatable(const char *prefix, const char *format, bool mea
     return drv;
 }
 
+bool img_take_option_list(GPtrArray *arguments, char *text)
+{
+    size_t length = strlen(text), commas = 0;
+
+    while (commas < length && text[length - 1 - commas] == ',') {
+        commas++;
+    }
+    if (length == 0 || text[0] == ',' || commas % 2 != 0) {
+        tool_error("Invalid option list: %s", text);
+        return false;
+    }
+    g_ptr_array_add(arguments, text);
+    return true;
+}
+
 bool img_options_ask_help(GPtrArray *arguments)
 {
     for (guint i = 0; i < arguments->len; i++) {

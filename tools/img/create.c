@@ -312,9 +312,10 @@ static int create_run(ImgArgs *args)
     int c;
 
     while ((c = img_args_next(args)) > 0) {
-        if (c == 'o') {
-            g_ptr_array_add(options, optarg);
-        } else if (c == 'b') {
+        if (c == 'o' && !img_take_option_list(options, optarg)) {
+            return 1;
+        }
+        if (c == 'b') {
             create.backing = optarg;
         } else if (c == 'F') {
             create.backing_format = optarg;

@@ -43,9 +43,9 @@ static bool take_operand(Dd *dd, const char *operand)
     } else if (equals != NULL && strcmp(name, "bs") == 0) {
         return tool_parse_size("bs", value, 1, INT32_MAX, &dd->block_size);
     } else if (equals != NULL && strcmp(name, "count") == 0) {
-        return tool_parse_size("count", value, 0, INT64_MAX, &dd->count);
+        return tool_parse_number("count", value, 0, INT64_MAX, &dd->count);
     } else if (equals != NULL && strcmp(name, "skip") == 0) {
-        return tool_parse_size("skip", value, 0, INT64_MAX, &dd->skip);
+        return tool_parse_number("skip", value, 0, INT64_MAX, &dd->skip);
     } else {
         tool_error("unrecognized operand %s", name);
         return false;

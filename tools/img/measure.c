@@ -32,8 +32,7 @@ static bool take_option(Measure *m, int letter)
         m->target_format = optarg;
         return true;
     case 'o':
-        g_ptr_array_add(m->options, optarg);
-        return true;
+        return img_take_option_list(m->options, optarg);
     case 'l':
         m->snapshot = optarg;
         return true;

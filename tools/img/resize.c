@@ -2,6 +2,7 @@
 /* resize: another length for an image's disk. */
 #include "tools/img/commands.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
@@ -26,6 +27,7 @@ static const ImgOption resize_options[] = {
 typedef struct Resize {
     ImgArgs *args;
     const char *size; /* the operand, with its sign */
+    int64_t value;    /* the number in it, bytes */
     bool shrink;
     int prealloc;
 } Resize;
@@ -70,26 +72,37 @@ static bool take_preallocation(Resize *r)
     return false;
 }
 
+static bool is_relative(const Resize *r)
+{
+    return r->size[0] == '+' || r->size[0] == '-';
+}
+
+/* The number in the operand, without its sign. */
+static bool parse_size(Resize *r)
+{
+    const char *text = r->size + is_relative(r);
+    int ret = text == r->size || *text != '-' ? block_parse_size(text, 'b', &r->value) : -EINVAL;
+
+    if (ret == -ERANGE) {
+        tool_error("Value '%s' is out of range for parameter 'size'", text);
+    } else if (ret < 0) {
+        tool_error("Parameter 'size' expects a non-negative number below 2^64");
+        fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+                        "peta-\nand exabytes, respectively.\n");
+    }
+    return ret == 0;
+}
+
 /* What the operand comes to for a disk of @length bytes; 0 or less makes no sense. */
 static bool find_size(const Resize *r, int64_t length, int64_t *size)
 {
-    bool relative = r->size[0] == '+' || r->size[0] == '-';
-    int64_t value = 0;
-    int ret = block_parse_size(r->size + relative, 'b', &value);
-
-    if (ret < 0 || r->size[relative] == '-') {
-        tool_error("Parameter 'size' expects a non-negative number below 2^63");
-        fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-                        "peta-\nand exabytes, respectively.\n");
-        return false;
-    }
-    *size = value;
-    if (!relative) {
+    *size = r->value;
+    if (!is_relative(r)) {
         return true;
     }
     if (r->size[0] == '-') {
-        *size = length - value;
-    } else if (__builtin_add_overflow(length, value, size)) {
+        *size = length - r->value;
+    } else if (__builtin_add_overflow(length, r->value, size)) {
         tool_error("The new image size is too large");
         return false;
     }
@@ -188,7 +201,7 @@ static int resize_run(ImgArgs *args)
     if (img_operand_count(args) > 1) {
         return img_usage_error(args, "Extra argument(s) in command line");
     }
-    return resize_image(&r);
+    return parse_size(&r) ? resize_image(&r) : 1;
 }
 
 const ImgCommand img_resize_command = {
