@@ -67,6 +67,14 @@ int coroutine_fn blk_co_request(BlkRequest *req);
 int coroutine_fn blk_co_request_run(BlkRequest *req);
 void blk_request_end(BlockBackend *blk);
 
+/*
+ * Wait while drained, not counted in flight. False if the request was cancelled
+ * meanwhile.
+ */
+bool coroutine_fn blk_co_wait_while_drained(BlkRequest *req);
+/* 0, or -EIO if the request is not inside of the medium. */
+int blk_check_bounds(BlkRequest *req) GRAPH_RDLOCK;
+
 /* What run may be. */
 int coroutine_fn blk_run_preadv(BlkRequest *req);
 int coroutine_fn blk_run_pwritev(BlkRequest *req);

@@ -8,12 +8,8 @@
 
 /* ---- On the way in ---------------------------------------------------------------- */
 
-/*
- * Wait while drained, not counted in flight. False if the request was cancelled
- * meanwhile. Under the lock it is always counted somewhere: held back or in
- * flight.
- */
-static bool coroutine_fn wait_while_drained(BlkRequest *req)
+/* Under the lock it is always counted somewhere: held back or in flight. */
+bool coroutine_fn blk_co_wait_while_drained(BlkRequest *req)
 {
     BlockBackend *blk = req->blk;
     bool cancelled;
@@ -58,7 +54,7 @@ int coroutine_fn blk_co_request_run(BlkRequest *req)
     in_flight_begin(&blk->in_flight);
     while (wanted && !req->through_drain &&
            __atomic_load_n(&blk->quiesce_counter, __ATOMIC_SEQ_CST)) {
-        wanted = wait_while_drained(req);
+        wanted = blk_co_wait_while_drained(req);
     }
     if (wanted) {
         bdrv_graph_co_rdlock();
@@ -82,10 +78,12 @@ int coroutine_fn blk_co_request(BlkRequest *req)
     return ret;
 }
 
-static int check_bounds(BlkRequest *req) GRAPH_RDLOCK
+int blk_check_bounds(BlkRequest *req)
 {
-    int64_t length = bdrv_getlength(req->blk->root->bs);
+    int64_t length;
 
+    bdrv_graph_assert_readable();
+    length = bdrv_getlength(req->blk->root->bs);
     if (req->offset < 0 || req->bytes < 0 || req->offset > length ||
         req->bytes > length - req->offset) {
         return -EIO;
@@ -95,7 +93,7 @@ static int check_bounds(BlkRequest *req) GRAPH_RDLOCK
 
 static int check_write(BlkRequest *req) GRAPH_RDLOCK
 {
-    return bdrv_may_write(req->blk->root, req->flags) ? check_bounds(req) : -EPERM;
+    return bdrv_may_write(req->blk->root, req->flags) ? blk_check_bounds(req) : -EPERM;
 }
 
 /* ---- At the medium ------------------------------------------------------------------ */
@@ -105,7 +103,7 @@ int coroutine_fn blk_run_preadv(BlkRequest *req)
     int ret;
 
     bdrv_graph_assert_readable();
-    ret = check_bounds(req);
+    ret = blk_check_bounds(req);
     return ret < 0 ? ret : bdrv_co_preadv(req->blk->root, req->offset, req->bytes, req->iov,
                                           req->flags);
 }

@@ -251,6 +251,12 @@ static inline bool bdrv_moves_data(const BlockDriverState *bs)
 {
     return bs->drv->bdrv_co_preadv != NULL;
 }
+/* Whether the driver's hook has to see requests of @type (READ or WRITE). */
+static inline bool bdrv_hook_sees(BlockDriverState *bs, BdrvIoType type)
+{
+    return bs->drv->bdrv_co_before_io &&
+           !(bs->drv->bdrv_is_transparent && bs->drv->bdrv_is_transparent(bs, type));
+}
 /* The name of the protocol in "NAME:…", or NULL for a path; free with g_free(). */
 char *bdrv_filename_protocol(const char *filename);
 

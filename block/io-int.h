@@ -63,6 +63,21 @@ int coroutine_fn bdrv_co_protocol_pwrite_zeroes(BlockDriverState *bs, int64_t of
 int coroutine_fn bdrv_co_protocol_pdiscard(BlockDriverState *bs, int64_t offset,
                                            int64_t bytes) GRAPH_RDLOCK;
 
+/* ---- io-copy-range.c ----------------------------------------------------------------- */
+
+/* Where the bytes lie that are to be copied: at @offset of @bs, which moves data. */
+typedef struct CopySource {
+    BlockDriverState *bs;
+    int64_t offset;
+} CopySource;
+/* Copy to protocol node @bs; see bdrv_co_copy_range(). */
+int coroutine_fn bdrv_co_protocol_copy_range(const CopySource *from, BlockDriverState *bs,
+                                             int64_t offset, int64_t bytes,
+                                             int flags) GRAPH_RDLOCK;
+/* io-write.c: a write to @bs, in flight already, of what lies at @from. */
+int coroutine_fn bdrv_co_node_copy_range(const CopySource *from, BlockDriverState *bs,
+                                         int64_t offset, int64_t bytes, int flags) GRAPH_RDLOCK;
+
 /* ---- parts.c: parts of a request that run side by side ------------------------------ */
 
 typedef struct PartPool PartPool;

@@ -10,11 +10,12 @@
 typedef struct ChangeOp {
     BdrvMapOp op;
     BdrvIoType type;
+    const CopySource *from; /* a write without memory: the bytes are to be copied */
 } ChangeOp;
 
-static const ChangeOp op_write = {BDRV_MAP_WRITE, BDRV_IO_WRITE};
-static const ChangeOp op_zeroes = {BDRV_MAP_WRITE_ZEROES, BDRV_IO_WRITE_ZEROES};
-static const ChangeOp op_discard = {BDRV_MAP_DISCARD, BDRV_IO_DISCARD};
+static const ChangeOp op_write = {BDRV_MAP_WRITE, BDRV_IO_WRITE, NULL};
+static const ChangeOp op_zeroes = {BDRV_MAP_WRITE_ZEROES, BDRV_IO_WRITE_ZEROES, NULL};
+static const ChangeOp op_discard = {BDRV_MAP_DISCARD, BDRV_IO_DISCARD, NULL};
 
 static int coroutine_fn GRAPH_RDLOCK node_change(const ChangeOp *op, BlockDriverState *bs,
                                                  int64_t offset, int64_t bytes, IOVector *iov,
@@ -24,6 +25,9 @@ static int coroutine_fn GRAPH_RDLOCK protocol_change(const ChangeOp *op, BlockDr
                                                      int64_t offset, int64_t bytes, IOVector *iov,
                                                      int flags)
 {
+    if (op->from) {
+        return bdrv_co_protocol_copy_range(op->from, bs, offset, bytes, flags);
+    }
     switch (op->op) {
     case BDRV_MAP_WRITE:
         return bdrv_co_protocol_pwritev(bs, offset, bytes, iov, flags);
@@ -158,7 +162,8 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
         return protocol_change(op, *bs, *offset, bytes, iov, flags);
     }
     if ((*bs)->drv->bdrv_co_map_commit) {
-        return bdrv_co_committing_change(*bs, op->op, *offset, bytes, iov, flags);
+        return op->from ? -ENOTSUP
+                        : bdrv_co_committing_change(*bs, op->op, *offset, bytes, iov, flags);
     }
     if ((flags & BDRV_REQ_COMPRESSED) && !(*bs)->drv->is_filter) {
         return -ENOTSUP;
@@ -168,7 +173,8 @@ static int coroutine_fn GRAPH_RDLOCK change_step(const ChangeOp *op, BlockDriver
         return ret;
     }
     if (n < bytes) {
-        return change_in_parts(op, *bs, *offset, bytes, iov, flags, &m, n);
+        return op->from ? -ENOTSUP
+                        : change_in_parts(op, *bs, *offset, bytes, iov, flags, &m, n);
     }
     ret = mapping_allows(op, &m);
     if (ret > 0) {
@@ -203,6 +209,12 @@ static const ChangeOp *op_at_node(const ChangeOp *op, BlockDriverState *bs, int6
     return &op_zeroes;
 }
 
+/* Whether a write may not come to @bs without its data. */
+static bool must_see_data(BlockDriverState *bs)
+{
+    return bdrv_hook_sees(bs, BDRV_IO_WRITE) || bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF;
+}
+
 /* A write to @bs, which is as long as what it stores now. */
 static void note_growth(BlockDriverState *bs, int64_t end)
 {
@@ -224,6 +236,9 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
         if (bs->read_only) {
             return -EPERM;
         }
+        if (op->from && must_see_data(bs)) {
+            return -ENOTSUP;
+        }
         op = op_at_node(op, bs, offset + bytes, &iov, &flags);
         if (!(bs->open_flags & BDRV_O_UNMAP)) {
             if (op->op == BDRV_MAP_DISCARD) {
@@ -238,7 +253,7 @@ static int coroutine_fn node_change(const ChangeOp *op, BlockDriverState *bs, in
         grows = op->op != BDRV_MAP_DISCARD && !bdrv_is_protocol(bs) &&
                 offset > bdrv_getlength(bs) - bytes;
         hook = (BdrvIoRequest){op->type, flags, offset, bytes, iov};
-        ret = bdrv_co_enter_node(bs, &hook);
+        ret = op->from ? 0 : bdrv_co_enter_node(bs, &hook);
         if (ret >= 0) {
             ret = change_step(op, &bs, &offset, bytes, hook.iov, flags);
         }
@@ -280,6 +295,15 @@ int coroutine_fn bdrv_co_node_pdiscard(BlockDriverState *bs, int64_t offset, int
 {
     bdrv_graph_assert_readable();
     return node_change(&op_discard, bs, offset, bytes, NULL, 0);
+}
+
+int coroutine_fn bdrv_co_node_copy_range(const CopySource *from, BlockDriverState *bs,
+                                         int64_t offset, int64_t bytes, int flags)
+{
+    const ChangeOp op = {BDRV_MAP_WRITE, BDRV_IO_WRITE, from};
+
+    bdrv_graph_assert_readable();
+    return node_change(&op, bs, offset, bytes, NULL, flags);
 }
 
 static int coroutine_fn GRAPH_RDLOCK child_change(const ChangeOp *op, BdrvChild *child,

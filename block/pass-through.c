@@ -52,8 +52,7 @@ typedef struct Way {
 /* Whether requests of @type may go by without the node seeing them. */
 static bool is_transparent(BlockDriverState *bs, BdrvIoType type)
 {
-    if (bs->drv->bdrv_co_before_io &&
-        !(bs->drv->bdrv_is_transparent && bs->drv->bdrv_is_transparent(bs, type))) {
+    if (bdrv_hook_sees(bs, type)) {
         return false;
     }
     if (type == BDRV_IO_READ) {

@@ -33,5 +33,10 @@ TRACE_EVENT(bdrv_co_map,
             "node=%s op=%d offset=%" PRId64 " bytes=%" PRId64 " ret=%d target=%d start=%" PRId64
             " length=%" PRId64 " place=%" PRId64,
             node, op, offset, bytes, ret, target, start, length, place)
+TRACE_EVENT(bdrv_co_copy_range,
+            (const char *from, int64_t from_offset, const char *node, int64_t offset, int64_t bytes,
+             int ret),
+            "from=%s from_offset=%" PRId64 " node=%s offset=%" PRId64 " bytes=%" PRId64 " ret=%d",
+            from, from_offset, node, offset, bytes, ret)
 TRACE_EVENT(bdrv_drained_begin, (const char *node), "node=%s", node)
 TRACE_EVENT(bdrv_drained_end, (const char *node), "node=%s", node)

@@ -313,6 +313,7 @@ static bool host_device_probe(const char *filename)
     .bdrv_co_getlength = file_co_getlength,                                                        \
     .bdrv_prepare_aio = file_prepare_aio,                                                          \
     .bdrv_co_preadv = file_co_preadv,                                                              \
+    .bdrv_co_copy_range = file_co_copy_range,                                                      \
     .bdrv_co_pwritev = file_co_pwritev,                                                            \
     .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,                                                \
     .bdrv_co_pdiscard = file_co_pdiscard,                                                          \

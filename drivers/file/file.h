@@ -50,6 +50,8 @@ typedef struct FileState {
     bool no_zero_range;
     bool no_punch_hole;
     bool no_discard;
+    bool no_copy_range; /* at least not from files of the device below */
+    uint64_t no_copy_dev;
     /* The run of data that SEEK_DATA found last, on read-only nodes. */
     GMutex run_mutex;
     int64_t run_start;
@@ -83,6 +85,11 @@ int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t b
 int coroutine_fn file_co_flush(BlockDriverState *bs);
 /* Submit and wait, again as long as the kernel says EINTR or EAGAIN. */
 int64_t coroutine_fn file_co_submit(AioRequest *req);
+
+/* ---- copy.c: from file to file ------------------------------------------------- */
+
+int coroutine_fn file_co_copy_range(BlockDriverState *bs, int64_t offset, BlockDriverState *src,
+                                    int64_t src_offset, int64_t bytes);
 
 /* ---- space.c: zeroing, discarding, holes ------------------------------------- */
 

@@ -109,6 +109,9 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
                                int flags);
 int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+/* See bdrv_co_copy_range(). Waits while either is drained; they may be the same. */
+int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
+                                   int64_t dst_offset, int64_t bytes, int flags);
 int coroutine_fn blk_co_flush(BlockBackend *blk);
 /*
  * See bdrv_co_truncate(): where the format does not commit, no write of a coroutine

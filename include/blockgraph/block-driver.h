@@ -444,6 +444,15 @@ struct BlockDriver {
     /* Default: the node is read-only. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset,
                                                         int64_t bytes, IOVector *iov, int flags);
+    /*
+     * Protocols: copy @bytes from @src_offset of @src, whose driver has this same function,
+     * to @offset, by means that need no memory of ours. Both ranges are aligned for their
+     * nodes, and apart if the nodes are one. On failure any part of it may have been copied.
+     * -ENOTSUP: the caller has to read and write. Default: -ENOTSUP.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_copy_range)(BlockDriverState *bs, int64_t offset,
+                                                           BlockDriverState *src,
+                                                           int64_t src_offset, int64_t bytes);
     /* -ENOTSUP: the core writes zeros. Default: -ENOTSUP. */
     int coroutine_fn GRAPH_RDLOCK_PTR (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs,
                                                               int64_t offset, int64_t bytes,

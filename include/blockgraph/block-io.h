@@ -64,6 +64,16 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t
                                        int flags) GRAPH_RDLOCK;
 /* A hint that the range is not needed. What it reads as after is not defined. */
 int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t bytes) GRAPH_RDLOCK;
+/*
+ * Write what @src reads at @src_offset to @dst at @dst_offset as the storage itself can
+ * copy it, in place of a read and a write. -ENOTSUP: it cannot, for a file system that
+ * does not, data that is compressed, not allocated or not stored in a file, a target whose
+ * format allocates, a node on the way that has to see the data, or ranges that overlap or
+ * are not aligned. Then, and after any other error, any part of the range may have been
+ * copied, and the caller may read and write instead. flags: BDRV_REQ_FUA or 0.
+ */
+int coroutine_fn bdrv_co_copy_range(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
+                                    int64_t dst_offset, int64_t bytes, int flags) GRAPH_RDLOCK;
 /* Make all that completed before durable, in the order that keeps it whole. */
 int coroutine_fn bdrv_co_flush(BlockDriverState *bs) GRAPH_RDLOCK;
 

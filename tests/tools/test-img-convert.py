@@ -113,6 +113,27 @@ class ConvertTest(harness.ToolTest):
             result = self.compare_with_reference('-f', 'raw', *args, 'a.raw')
             self.assertEqual(result.status, 0, (args, result))
 
+    def offloaded(self, *args):
+        """Convert with -C; the bytes that the kernel copied."""
+        result = self.img('-T', 'bdrv_co_copy_range', 'convert', '-C', *args, 'out.raw')
+        self.assertEqual(result.status, 0, result)
+        done = re.findall(r'bdrv_co_copy_range .* bytes=(\d+) ret=0', result.err)
+        return sum(int(size) for size in done)
+
+    def test_offload(self):
+        """-C has the kernel copy what is data, and nothing else."""
+        self.write('b.raw', b'x' * 65536 + bytes(1 << 20) + b'y' * 65536, size=SIZE)
+        # What reads as zeros and is stored is copied, too.
+        self.assertEqual(self.offloaded('-f', 'raw', 'b.raw'), (1 << 20) + 2 * 65536)
+        self.assertEqual(self.read('out.raw'), self.read('b.raw'))
+        self.assertEqual(self.offloaded('-f', 'raw', '--digest', 'md5', 'b.raw'), 0)
+        self.img('convert', '-f', 'raw', '-O', 'qcow2', 'b.raw', 'b.qcow2')
+        self.assertEqual(self.offloaded('b.qcow2', '-W'), 2 * 65536)
+        self.assertEqual(self.read('out.raw'), self.read('b.raw'))
+        self.img('convert', '-c', '-f', 'raw', '-O', 'qcow2', 'b.raw', 'b.qcow2')
+        self.assertEqual(self.offloaded('b.qcow2'), 0)
+        self.assertEqual(self.read('out.raw'), self.read('b.raw'))
+
     def test_several_sources(self):
         self.need_reference()
         for size in (0, 1, 513, 70000):
@@ -188,7 +209,8 @@ class ConvertTest(harness.ToolTest):
                      ['-l', 'snapshot.id=9', 'a.qcow2', 'out'],
                      ['-l', 'snapshot.foo=1', 'a.qcow2', 'out'],
                      ['-l', 'nosuch', '-f', 'raw', 'a.raw', 'out'],
-                     ['-C', '-S', '4k', 'a.raw', 'out'], ['-B', 'x', 'a.raw', 'out'],
+                     ['-C', '-S', '4k', 'a.raw', 'out'], ['-C', '--salvage', 'a.raw', 'out'],
+                     ['-B', 'x', 'a.raw', 'out'],
                      ['-B', 'x', '-F', 'raw', 'a.raw', 'out'],
                      ['-t', 'foo', 'a.raw', 'out'], ['-T', 'foo', 'a.raw', 'out'],
                      ['--target-is-zero', 'a.raw', 'out'], ['--bitmaps', 'a.qcow2', 'out'],

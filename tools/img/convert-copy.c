@@ -144,6 +144,27 @@ static bool coroutine_fn write_data(ConvertEngine *eng, const ConvertPiece *piec
     return true;
 }
 
+/* ---- Offloading ------------------------------------------------------------------- */
+
+/* False if a part of the piece has to be read and written. */
+static bool coroutine_fn offload_piece(ConvertEngine *eng, const ConvertPiece *piece)
+{
+    int64_t bytes;
+
+    for (int64_t done = 0; done < piece->bytes; done += bytes) {
+        int64_t in_image;
+        const ConvertSource *src = convert_source_at(eng, piece->offset + done,
+                                                     piece->bytes - done, &in_image, &bytes);
+
+        /* If it is more than that it cannot, reading or writing will say what is wrong. */
+        if (blk_co_copy_range(src->blk, in_image, eng->target, piece->offset + done, bytes,
+                              eng->write_flags) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- Turns -------------------------------------------------------------------------- */
 
 static void coroutine_fn wait_for_turn(ConvertEngine *eng, const ConvertPiece *piece)
@@ -166,7 +187,8 @@ static void coroutine_fn pass_turn(ConvertEngine *eng)
 
 static void coroutine_fn copy_piece(ConvertEngine *eng, const ConvertPiece *piece, uint8_t *buf)
 {
-    bool ok = piece->zero || read_piece(eng, piece, buf);
+    bool offload = eng->offload && !piece->zero && !piece->below;
+    bool ok = piece->zero || offload || read_piece(eng, piece, buf);
 
     if (!eng->unordered) {
         wait_for_turn(eng, piece);
@@ -178,7 +200,7 @@ static void coroutine_fn copy_piece(ConvertEngine *eng, const ConvertPiece *piec
         wait_for_rate(eng, piece->bytes);
         if (piece->zero) {
             write_zeroes(eng, piece->offset, piece->bytes);
-        } else {
+        } else if (!offload || (!offload_piece(eng, piece) && read_piece(eng, piece, buf))) {
             write_data(eng, piece, buf);
         }
     }
@@ -261,6 +283,7 @@ void convert_engine_begin(ConvertEngine *eng)
     }
     /* The digest takes the data in order. */
     eng->unordered = eng->unordered && eng->digest == NULL;
+    eng->offload = eng->offload && eng->digest == NULL;
     co_mutex_init(&eng->plan_lock);
     co_mutex_init(&eng->turn_lock);
     co_queue_init(&eng->turn_queue);

@@ -57,6 +57,7 @@ typedef struct ConvertEngine {
     int workers;         /* coroutines, 1 … CONVERT_MAX_WORKERS */
     int write_flags;     /* BdrvRequestFlags of each write */
     int64_t sparse_size; /* bytes: shorter zero runs are written; 0: all is */
+    bool offload;        /* let the storage copy data where it can, zeros and all */
     bool all_data;       /* data is written as it is, though it be zeros */
     int64_t rate;        /* bytes per second, 0: no limit */
     GChecksum *digest;   /* of all that the target holds, or NULL; borrowed */

@@ -37,7 +37,8 @@ const ImgOption img_convert_options[] = {
     { "oob-writes", 'W', NULL, "write in any order, which is faster" },
     { "rate", 'r', "RATE", "write at most so many bytes per second" },
     { "rate-limit", 'r', "RATE", NULL },
-    { "copy-range-offloading", 'C', NULL, "accepted; data is copied by reading and writing" },
+    { "copy-range-offloading", 'C', NULL,
+      "let the storage copy the data where it can, zeros and all" },
     { "digest", CONVERT_OPT_DIGEST, "md5|sha1|sha256|sha384|sha512",
       "print the digest of what was copied, zeros included; copies in order" },
     { "salvage", IMG_OPT_SALVAGE, NULL, "take what cannot be read for zeros" },
@@ -119,7 +120,7 @@ static void take_flag(Convert *conv, int letter)
         conv->skip_create = true;
         break;
     case 'C':
-        conv->copy_range = true;
+        conv->engine.offload = true;
         break;
     case 'W':
         conv->engine.unordered = true;
@@ -198,11 +199,14 @@ static const char *find_contradiction(const Convert *conv)
     if (conv->engine.target_is_zero && conv->backing != NULL) {
         return "Cannot use --target-is-zero when the destination image has a backing file";
     }
-    if (conv->copy_range && conv->engine.compressed) {
+    if (conv->engine.offload && conv->engine.compressed) {
         return "Cannot enable copy offloading when -c is used";
     }
-    if (conv->copy_range && conv->sparse_given) {
+    if (conv->engine.offload && conv->sparse_given) {
         return "Cannot enable copy offloading when -S is used";
+    }
+    if (conv->engine.offload && conv->engine.salvage) {
+        return "Cannot use copy offloading in salvaging mode";
     }
     if (conv->skip_broken_bitmaps && !conv->bitmaps) {
         return "Use of --skip-broken-bitmaps requires --bitmaps";

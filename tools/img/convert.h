@@ -25,7 +25,6 @@ typedef struct Convert {
     const char *backing_format;
     bool target_image_opts;
     bool skip_create;
-    bool copy_range;
     bool sparse_given;
     bool bitmaps;
     bool skip_broken_bitmaps;
