@@ -235,6 +235,28 @@ static void mappings_lead_to_the_data(void **state)
     blk_unref(dst);
 }
 
+/* What follows the end of a backing image is zeros, whatever its file has there. */
+static void a_short_backing_image_ends_the_data(void **state)
+{
+    g_autofree uint8_t *data = pattern(SIZE, 6);
+    g_autofree char *base = make_file("base", data, SIZE), *path = test_path("top.qcow2");
+    g_autoptr(JsonObject) create = options_of("size=%d", SIZE);
+    BlockBackend *top, *dst = raw_file("dst", NULL, BDRV_O_RDWR);
+    GError *err = NULL;
+
+    assert_ok(bdrv_create(bdrv_find_format("qcow2"), path, create, &err), err);
+    top = open_blk(options_of("driver=qcow2,file.driver=file,file.filename=%s,"
+                              "backing.driver=raw,backing.size=64k,backing.file.driver=file,"
+                              "backing.file.filename=%s", path, base), 0);
+    assert_int_equal(copy(top, 0, dst, 0, 65536, 0), 0);
+    assert_int_equal(copy(top, 65536, dst, 65536, 4096, 0), -ENOTSUP);
+    assert_int_equal(copy(top, 61440, dst, 61440, 8192, 0), -ENOTSUP);
+    assert_reads(dst, 0, 65536, data);
+    assert_reads(dst, 65536, SIZE - 65536, NULL);
+    blk_unref(top);
+    blk_unref(dst);
+}
+
 static void what_was_copied_is_dirty(void **state)
 {
     BlockBackend *src = raw_file("src", NULL, 0), *dst = raw_file("dst", NULL, BDRV_O_RDWR);
@@ -290,6 +312,7 @@ int main(void)
         cmocka_unit_test(who_has_to_see_the_data_does),
         cmocka_unit_test(drivers_are_asked_in_pieces_and_their_errors_told),
         cmocka_unit_test(mappings_lead_to_the_data),
+        cmocka_unit_test(a_short_backing_image_ends_the_data),
         cmocka_unit_test(what_was_copied_is_dirty),
         cmocka_unit_test(drained_backends_are_left_alone),
     };
