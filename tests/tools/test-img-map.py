@@ -78,6 +78,16 @@ class MapTest(harness.ToolTest):
                      ['-f', 'raw', '--image-opts', 'driver=raw']):
             self.check_same('map', *args)
 
+    def test_a_hole_is_asked_for_once(self):
+        size = 15 << 40
+        with open(self.path('hole.raw'), 'wb') as file:
+            file.truncate(size)
+        result = self.img('--trace', 'bdrv_co_map', 'map', '--output=json', '-f', 'raw',
+                          'hole.raw')
+        self.assertEqual((result.status, result.err.count('bdrv_co_map')), (0, 1), result)
+        entry, = json.loads(result.out)
+        self.assertEqual((entry['start'], entry['length'], entry['zero']), (0, size, True))
+
     # ---- --output=ascii ------------------------------------------------------------------
 
     def picture(self, *args, columns=None):

@@ -12,9 +12,6 @@
 #include "tools/img/map.h"
 #include "tools/tool.h"
 
-/* Longest range asked for at once, in bytes. */
-#define MAP_CHUNK (1LL << 30)
-
 enum {
     MAP_OPT_OUTPUT = 512,
 };
@@ -79,8 +76,7 @@ static int read_entry(BlockDriverState *bs, int64_t offset, int64_t bytes, MapEn
     int64_t pnum = 0;
     int64_t map = 0;
     int layers = 0;
-    int ret = bdrv_block_status_above(bs, NULL, offset, MIN(bytes, MAP_CHUNK), &pnum, &map, &file,
-                                      &layers);
+    int ret = bdrv_block_status_above(bs, NULL, offset, bytes, &pnum, &map, &file, &layers);
 
     if (ret < 0) {
         return ret;
