@@ -238,6 +238,21 @@ class CreateQcow2Test(harness.ToolTest):
                      ['-b', './' * 300 + 'base.qcow2', '-F', 'qcow2', '-o', 'cluster_size=512']):
             self.compare_bytes(*args, 'a')
 
+    def test_its_own_backing_file(self):
+        """By whatever name: what it rests on would be gone."""
+        before = b'\7' * 4096
+        self.write('own', before)
+        os.link(self.path('own'), self.path('other-name'))
+        os.symlink('own', self.path('link'))
+        for name in ('own', './own', self.path('own'), 'other-name', 'link'):
+            for args in (['create', '-f', 'qcow2', '-b', 'own', '-F', 'raw', name],
+                         ['create', '-u', '-f', 'qcow2', '-b', 'own', '-F', 'raw', name, '1M'],
+                         ['convert', '-O', 'qcow2', '-B', 'own', '-F', 'raw', 'base.qcow2', name]):
+                result = self.img(*args)
+                self.assertEqual(result.status, 1, args)
+                self.assertIn('the same filename as the backing file', result.err)
+                self.assertEqual(self.read('own'), before)
+
     def test_options_that_are_refused(self):
         for options in ('compat=foo', 'compat=', 'cluster_size=511', 'cluster_size=4M',
                         'cluster_size=0', 'preallocation=foo', 'lazy_refcounts=foo',

@@ -15,11 +15,22 @@ static bool refuse_source_as_target(const Convert *conv, const char *source)
     return true;
 }
 
-/* What is made must be no file of a source: neither the image nor its data file. */
+/*
+ * What is made must be no file of a source, neither the image nor its data file, and not the
+ * backing file that it is to have.
+ */
 static bool refuse_to_overwrite(const Convert *conv, JsonObject *options)
 {
     const char *name = conv->engine.target_name;
     const char *data = json_object_get_string_member_with_default(options, "data_file", name);
+    const char *backing = json_object_get_string_member_with_default(options, "backing_file", "");
+
+    if (*backing != '\0' && img_is_own_backing(name, backing)) {
+        tool_error("%s: Error: Trying to create an image with the same filename as the backing "
+                   "file",
+                   name);
+        return true;
+    }
 
     return refuse_source_as_target(conv, img_file_set_find(conv->files, name)) ||
            refuse_source_as_target(conv, img_file_set_find(conv->files, data));

@@ -99,6 +99,15 @@ const char *img_file_set_find(const ImgFileSet *set, const char *filename)
     return identity != NULL ? g_hash_table_lookup(set->names, identity) : NULL;
 }
 
+bool img_is_own_backing(const char *filename, const char *backing)
+{
+    g_autofree char *path = bdrv_combine_filename(filename, backing, NULL);
+    g_autofree char *below = path != NULL ? file_identity(path) : NULL;
+    g_autofree char *identity = file_identity(filename);
+
+    return below != NULL && g_strcmp0(below, identity) == 0;
+}
+
 const char *img_file_set_find_below(const ImgFileSet *set, BlockBackend *blk)
 {
     g_autoptr(GPtrArray) identities = g_ptr_array_new_with_free_func(g_free);

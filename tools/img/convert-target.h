@@ -23,6 +23,13 @@ const char *img_file_set_find(const ImgFileSet *set, const char *filename);
 /* The source that shares a file with @blk, backing files aside, or NULL. Borrowed. */
 const char *img_file_set_find_below(const ImgFileSet *set, BlockBackend *blk);
 
+/*
+ * Whether @backing, as image @filename would name its backing file, is the very file
+ * @filename: to make the image would empty what it is to rest on. Both are files that exist,
+ * else it is false.
+ */
+bool img_is_own_backing(const char *filename, const char *backing);
+
 /* Whether @blk's own data, backing files aside, is all in regular files. */
 bool img_is_on_regular_file(BlockBackend *blk);
 

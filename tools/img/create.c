@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "tools/img/common.h"
+#include "tools/img/convert-target.h"
 #include "tools/tool.h"
 
 static const ImgOption create_options[] = {
@@ -204,7 +205,8 @@ static bool check_backing(const Create *create, JsonObject *options)
         tool_error("%s: Expected backing file name, got empty string", create->filename);
         return false;
     }
-    if (strcmp(backing, create->filename) == 0) {
+    if (strcmp(backing, create->filename) == 0 ||
+        img_is_own_backing(create->filename, backing)) {
         tool_error("%s: Error: Trying to create an image with the same filename as the backing "
                    "file",
                    create->filename);
