@@ -10,6 +10,8 @@
 #include "blockgraph/blockgraph.h"
 #include "tools/tool.h"
 
+#define BASE64_CHARS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n"
+
 /* By id: the ThrottleConfig of a throttle group, or NULL for another type. */
 static GHashTable *objects;
 
@@ -90,10 +92,63 @@ static char *take_required(JsonObject *object, const char *key)
     return value;
 }
 
+/* Nothing may be left of @object. */
+static bool check_nothing_left(JsonObject *object)
+{
+    g_autoptr(GList) rest = json_object_get_members(object);
+
+    if (rest != NULL) {
+        tool_error("Parameter '%s' is unexpected", (const char *)rest->data);
+    }
+    return rest == NULL;
+}
+
+/* Nothing is encrypted here that the secret could open: it is looked at, and not kept. */
+static bool check_secret_data(const char *data, const char *file, bool base64)
+{
+    g_autofree char *content = NULL;
+    GError *err = NULL;
+
+    if ((data != NULL) == (file != NULL)) {
+        tool_error(data != NULL ? "'file' and 'data' are mutually exclusive"
+                                : "Either 'file' or 'data' must be provided");
+        return false;
+    }
+    if (file != NULL && !g_file_get_contents(file, &content, NULL, &err)) {
+        tool_error_take(err, "Unable to read %s: ", file);
+        return false;
+    }
+    data = file != NULL ? content : data;
+    if (base64 && data[strspn(data, BASE64_CHARS)] != '\0') {
+        tool_error("Base64 data contains invalid characters");
+        return false;
+    }
+    return true;
+}
+
 static bool check_secret(JsonObject *object)
 {
-    if (json_object_has_member(object, "data") == json_object_has_member(object, "file")) {
-        tool_error("Either 'file' or 'data' must be provided");
+    static const char *const formats[] = { "raw", "base64", NULL };
+    g_autofree char *data = NULL;
+    g_autofree char *file = NULL;
+    g_autofree char *iv = NULL;
+    g_autofree char *keyid = NULL;
+    GError *err = NULL;
+    int format = 0;
+
+    if (!block_options_take_string(object, "data", &data, &err) ||
+        !block_options_take_string(object, "file", &file, &err) ||
+        !block_options_take_string(object, "iv", &iv, &err) ||
+        !block_options_take_string(object, "keyid", &keyid, &err) ||
+        !block_options_take_enum(object, "format", formats, &format, &err)) {
+        tool_error_report(err);
+        return false;
+    }
+    if (!check_nothing_left(object) || !check_secret_data(data, file, format == 1)) {
+        return false;
+    }
+    if (keyid != NULL && (objects == NULL || !g_hash_table_contains(objects, keyid))) {
+        tool_error("No secret with id '%s'", keyid);
         return false;
     }
     return true;
@@ -110,10 +165,7 @@ static ThrottleConfig *take_throttle_config(JsonObject *object)
         tool_error_report(err);
         return NULL;
     }
-    if (json_object_get_size(object) > 0) {
-        g_autoptr(GList) rest = json_object_get_members(object);
-
-        tool_error("Parameter '%s' is unexpected", (const char *)rest->data);
+    if (!check_nothing_left(object)) {
         return NULL;
     }
     if (!throttle_config_check(config, &err)) {

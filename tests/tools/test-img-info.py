@@ -166,6 +166,16 @@ class InfoTest(harness.ToolTest):
         result = self.img('info', '--object', 'secret,id=s,data=abc', 'a.raw')
         self.assertEqual(result.status, 0, result)
 
+    def test_secrets(self):
+        self.need_reference_text()
+        self.write('a.raw', size=512)
+        self.write('key', size=32)
+        for text in ('file=key', 'file=nosuch', 'file=/', 'data=x,file=key', 'data=x,foo=1', 'foo=1',
+                     'data=x,format=raw', 'data=eA,format=base64',
+                     'data=eA==,format=base64', 'data=!!,format=base64', 'data=x,keyid=b'):
+            self.check_same('info', '--object', 'secret,id=s,' + text, 'a.raw')
+        self.check_same('info', '--object', 'secret,id=s,data=x,format=foo', 'a.raw', errors=False)
+
     def test_backing_chain_that_is_not_to_be_followed(self):
         self.make('create', '-q', '-f', 'qcow2', 'base.qcow2', '1M')
         self.make('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2')
