@@ -60,13 +60,18 @@ void progress_set_total(int64_t bytes)
     total_bytes = bytes;
 }
 
+/* A line that does not fit where writing must not wait is left out: another one follows. */
 static bool write_line(const char *line)
 {
-    size_t length = strlen(line);
+    const size_t whole = strlen(line);
+    size_t length = whole;
 
     while (length > 0) {
         ssize_t n = write(json_fd, line, length);
 
+        if (n < 0 && errno == EAGAIN && length == whole) {
+            return true;
+        }
         if (n < 0 && errno != EINTR) {
             return false;
         }

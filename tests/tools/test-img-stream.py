@@ -5,12 +5,17 @@
 import hashlib
 import json
 import os
+import resource
 import subprocess
 
 import harness
 
 MIB = 1 << 20
 LENGTH = 9 * MIB + 512
+
+
+def limit_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * LENGTH, 8 * LENGTH))
 
 
 class StreamTest(harness.ToolTest):
@@ -207,6 +212,13 @@ class StreamTest(harness.ToolTest):
                                       stderr=subprocess.PIPE, cwd=self.scratch, **ends)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(b'of the source', done.stderr)
+        # It would be read as it grows, without an end; there is an end to how far.
+        with open(self.path('a.raw'), 'rb') as reading, open(self.path('a.raw'), 'ab') as writing:
+            done = subprocess.run([self.as_qemu, 'convert', '-f', 'raw', '-', '-'], check=False,
+                                  stdin=reading, stdout=writing, stderr=subprocess.PIPE,
+                                  cwd=self.scratch, preexec_fn=limit_files)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b'of the source', done.stderr)
         self.assertEqual(self.read('a.raw'), self.data)
 
     def test_progress_is_not_in_the_data(self):
@@ -309,6 +321,19 @@ class StreamTest(harness.ToolTest):
                          pass_fds=[writer])
         os.close(writer)
         self.assertEqual(result.err.count('Broken pipe'), 1)
+        self.assertEqual(self.read('out'), self.data)
+
+    def test_progress_does_not_wait_where_writing_does_not(self):
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        os.set_blocking(writer, False)
+        with self.assertRaises(BlockingIOError):
+            while True:
+                os.write(writer, b'x' * 4096)
+        result = self.ok('convert', '--progress-fd', writer, '-f', 'raw', 'a.raw', 'out',
+                         pass_fds=[writer])
+        os.close(writer)
+        self.assertEqual(result.err, '')
         self.assertEqual(self.read('out'), self.data)
 
 

@@ -33,9 +33,15 @@ static const char *find_impossible(const Convert *conv)
 static bool check_stdout(const Convert *conv)
 {
     const char *impossible = find_impossible(conv);
+    bool writethrough;
+    int flags = 0;
 
     if (impossible != NULL) {
         tool_error("%s cannot be used when the target is standard output", impossible);
+        return false;
+    }
+    if (!img_parse_cache(conv->target_cache, &flags, &writethrough)) {
+        tool_error("Invalid cache option: %s", conv->target_cache);
         return false;
     }
     if (tool_was_closed(STDOUT_FILENO)) {
@@ -75,6 +81,16 @@ bool img_convert_check_streams(Convert *conv)
                        g_strcmp0(conv->args->format, "raw") == 0 && conv->backing == NULL &&
                        !conv->bitmaps && (!conv->to_stdout || strcmp(format, "raw") == 0);
     return !conv->to_stdout || check_stdout(conv);
+}
+
+/* What goes out would come in again, without an end. */
+static bool check_not_source(const Convert *conv)
+{
+    if (img_file_set_find(conv->files, "/proc/self/fd/1") != NULL) {
+        tool_error("standard output: it is a file of the source, too");
+        return false;
+    }
+    return true;
 }
 
 /* ---- From standard input ----------------------------------------------------------------- */
@@ -169,6 +185,9 @@ int img_convert_stream_in(Convert *conv)
 
     eng->n_sources = 0;
     img_file_set_add_file(conv->files, "/proc/self/fd/0", "standard input");
+    if (conv->to_stdout && !check_not_source(conv)) {
+        return -EINVAL;
+    }
     if (!conv->to_stdout && !img_convert_prepare_target(conv, 0)) {
         return -EINVAL;
     }
@@ -284,8 +303,7 @@ int img_convert_stream_out(Convert *conv, int64_t total)
     if (drv == NULL) {
         return -EINVAL;
     }
-    if (img_file_set_find(conv->files, "/proc/self/fd/1") != NULL) {
-        tool_error("standard output: it is a file of the source, too");
+    if (!check_not_source(conv)) {
         return -EINVAL;
     }
     eng->target_is_zero = true;
