@@ -18,7 +18,7 @@ _blockgraph_img_values() {
         --output) echo human json ascii tree dot ;;
         --aio) echo io_uring threads ;;
         --digest) echo md5 sha1 sha256 sha384 sha512 ;;
-        --cache | --source-cache | --target-cache | --backing-cache | -t)
+        --cache | --source-cache | --target-cache | --output-cache | --backing-cache | -t)
             echo none writeback writethrough directsync unsafe ;;
         --repair) echo leaks all ;;
         --preallocation) echo off metadata falloc full ;;

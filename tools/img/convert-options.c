@@ -25,6 +25,7 @@ const ImgOption img_convert_options[] = {
     { "target-options", 'o', "OPTIONS", "create options of the target; \"help\" lists them" },
     { "options", 'o', "OPTIONS", NULL },
     { "target-cache", 't', "CACHE", "the target's cache mode (default: unsafe)" },
+    { "output-cache", 't', "CACHE", NULL },
     { "compress", 'c', NULL, "compress the target's data, if its format can" },
     { "backing", 'B', "FILENAME", "give the target a backing file, if its format can" },
     { "backing-format", 'F', "FMT", "the backing file's format" },
