@@ -170,8 +170,8 @@ class InfoTest(harness.ToolTest):
         self.need_reference_text()
         self.write('a.raw', size=512)
         self.write('key', size=32)
-        for text in ('file=key', 'file=nosuch', 'file=/', 'data=x,file=key', 'data=x,foo=1', 'foo=1',
-                     'data=x,format=raw', 'data=eA,format=base64',
+        for text in ('file=key', 'file=nosuch', 'file=/', 'data=x,file=key', 'data=x,foo=1',
+                     'foo=1', 'data=x,format=raw', 'data=eA,format=base64',
                      'data=eA==,format=base64', 'data=!!,format=base64', 'data=x,keyid=b'):
             self.check_same('info', '--object', 'secret,id=s,' + text, 'a.raw')
         self.check_same('info', '--object', 'secret,id=s,data=x,format=foo', 'a.raw', errors=False)
