@@ -25,8 +25,11 @@ def digest(value):
 
 
 def only_reads(args):
-    """Whether a command line leaves images of the corpus, and all else, as they are."""
-    changes = {'info': (), 'map': (), 'measure': (), 'check': ('-r', '--r'),
+    """Whether a command line leaves images of the corpus as they are, and says the same again.
+
+    `map` and `measure` do not: what a file system has allocated and not written is a hole
+    until it has been read, and data for as long as that is in memory."""
+    changes = {'info': (), 'check': ('-r', '--r'),
                'snapshot': ('-c', '-a', '-d', '--')}
     return bool(args) and args[0] in changes and \
         not any(arg.startswith(changes[args[0]]) or '/' in (arg[:1], arg[arg.find('=') + 1:][:1])

@@ -107,11 +107,12 @@ class AnswersTest(unittest.TestCase):
         self.assertEqual(found, [[0, 'x' * 100000, '']] * 8)
 
     def test_only_what_reads_is_kept(self):
-        for line in ('info a', 'map --output=json -f qcow2 a', 'check a', 'snapshot -l a',
-                     'measure -O qcow2 -l one a', 'info --image-opts driver=raw,file.filename=a'):
+        for line in ('info a', 'check --output=json -f qcow2 a', 'check a', 'snapshot -l a',
+                     'info --image-opts driver=raw,file.filename=a'):
             self.assertTrue(answers.only_reads(line.split()), line)
         for line in ('check -r all a', 'check --repair=all a', 'snapshot -c x a',
-                     'snapshot --delete x a', 'convert a b', 'info /elsewhere/a', ''):
+                     'snapshot --delete x a', 'convert a b', 'info /elsewhere/a', 'map a',
+                     'measure -O qcow2 a', ''):
             self.assertFalse(answers.only_reads(line.split()), line)
 
 
