@@ -61,6 +61,8 @@ meson_test() {
         arguments+=(--no-suite slow)
     elif [[ $phase == plain && ${#tests[@]} -eq 0 ]]; then
         arguments+=(--no-suite part-of-corpus)
+        # What the sanitizers run just so, both programs side by side, is run there only.
+        ! $complete || arguments+=(--no-suite whole-in-asan)
     fi
     rm -f "$dir"meson-logs/"$phase"*.json
     # The time-outs of the single tests end a hang; this one ends the rest.
