@@ -208,7 +208,7 @@ static void images_of_every_shape_are_clean(void **state)
     };
     static const char *const preallocations[] = { "off", "metadata", "falloc", "full" };
     static const int64_t sizes[] = { 0, 1, MiB, 20 * MiB + 513 };
-    size_t stride = repeats(1, 2);
+    size_t stride = repeats(1, 4);
 
     for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
         for (size_t j = 0; j < G_N_ELEMENTS(preallocations); j++) {

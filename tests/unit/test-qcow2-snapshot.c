@@ -292,7 +292,7 @@ static void random_operations_in_every_shape_agree_with_a_model(void **state)
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(shapes); i++) {
-        run_model(shapes[i][0], shapes[i][1], i, repeats(60, 30));
+        run_model(shapes[i][0], shapes[i][1], i, repeats(60, 15));
     }
 }
 
