@@ -75,8 +75,9 @@ class SnapshotTest(harness.ToolTest):
 
     def lists(self, name):
         """The list, without dates."""
-        text = self.qemu('snapshot', '-l', name).out
-        self.assertEqual(self.img('snapshot', '-l', name).out, text)
+        text = self.img('snapshot', '-l', name).out
+        if self.compares_text:
+            self.assertEqual(text, self.qemu('snapshot', '-l', name).out)
         return re.sub(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', 'DATE', text)
 
     def assert_clean(self, name):
