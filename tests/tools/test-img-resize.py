@@ -74,6 +74,8 @@ class Resize(twoway.TwoWayTest):
                 ['--preallocation=what', 'IMAGE', '2M'], ['IMAGE'], [],
                 ['IMAGE', '2M', '3M'], ['--what', 'IMAGE', '2M'], ['-f'],
                 ['none', '2M'], ['--object', 'secret,id=a,data=x', 'IMAGE', '2M']):
+            if args[-2:] == ['-512K', '--shrink'] and not self.compares_text:
+                continue  # an older one looks for the size at the end only
             with self.subTest(args=args):
                 self.both(['-f', 'qcow2', '1M'], '-f', 'qcow2', *args)
 
