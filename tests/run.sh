@@ -13,7 +13,8 @@ usage: tests/run.sh [--quick] [--phase PHASE]... [--suite SUITE]... [TEST]...
 
   --quick        one build, and what is fast: the developer's loop
   --phase PHASE  only this phase; may be repeated:
-                   plain     gcc, every suite (tidy and package included)
+                   plain     gcc, every suite (tidy and package included); in a run of
+                             all phases not what asan runs just so
                    asan      address and undefined-behaviour sanitizers
                    tsan      clang with the lock annotations as errors, and the
                              thread sanitizer

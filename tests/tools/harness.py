@@ -240,7 +240,7 @@ class ToolTest(unittest.TestCase):
 
     def qemu(self, *args, cwd=None, files=None):
         """Run the reference, maybe with a limit on open files; what it says of the corpus is
-        remembered."""
+        remembered, where it says that again (see answers.py)."""
         args = [str(arg) for arg in args]
         if files is not None:
             return run('prlimit', ['--nofile=%d' % files, reference(), *args], cwd)
