@@ -14,7 +14,21 @@
 #ifndef TESTS_CRASH_CAMPAIGN_H
 #define TESTS_CRASH_CAMPAIGN_H
 
+#include "util/sanitizer.h"
 #include "workload.h"
+
+/*
+ * All of the runs that are alike, or a few with a sanitizer: each takes several times as long
+ * there, and what it looks for shows the first time that code runs.
+ */
+static inline int crash_runs(int all, int few)
+{
+#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
+    return few;
+#else
+    return all;
+#endif
+}
 
 /* Print @what and the counts. */
 void crash_counts_print(const char *what, const CrashCounts *counts);

@@ -83,14 +83,17 @@ static void assert_bites(const CrashFormat *format)
 
 static void the_correct_format_survives(void **state)
 {
-    CrashCounts counts = {0};
+    CrashCounts sequences = {0}, random = {0};
+    const unsigned runs = crash_runs(30, 5);
 
     for (unsigned i = 0; correct_formats[i]; i++) {
-        assert_true(crash_campaign_sequences(correct_formats[i], 100, &counts));
-        assert_true(crash_campaign_random(correct_formats[i], 30, 12, 500, &counts));
+        assert_true(crash_campaign_sequences(correct_formats[i], 100, &sequences));
+        assert_true(crash_campaign_random(correct_formats[i], runs, 12, 500, &random));
     }
-    crash_counts_print("tiny", &counts);
-    assert_true(counts.examined > 10000);
+    crash_counts_print("tiny, short", &sequences);
+    crash_counts_print("tiny, long", &random);
+    assert_true(sequences.examined > 5000);
+    assert_true(random.examined > 250 * runs);
 }
 
 static void metadata_that_reaches_the_disk_before_its_data_is_found(void **state)

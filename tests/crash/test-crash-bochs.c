@@ -99,12 +99,13 @@ static void every_sequence_of_one_and_two_survives(void **state)
 static void long_random_sequences_survive(void **state)
 {
     CrashCounts counts = {0};
+    const unsigned runs = crash_runs(20, 5);
 
     for (unsigned i = 0; formats[i]; i++) {
-        assert_true(crash_campaign_random(formats[i], 20, 20, 500, &counts));
+        assert_true(crash_campaign_random(formats[i], runs, 20, 500, &counts));
     }
     crash_counts_print("bochs, long", &counts);
-    assert_true(counts.examined > 5000);
+    assert_true(counts.examined > 250 * runs);
 }
 
 int main(int argc, char **argv)

@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include "campaign.h"
-#include "util/sanitizer.h"
 #include "with-snapshot.h"
 
 #define MAX_VERBS 64
@@ -138,37 +137,30 @@ static void make_verbs(void)
     snapshot.verbs = join_verbs(crash_verbs_fixed, fixed_verbs);
 }
 
-/* Where everything is slow: short sequences on every second shape, fewer long ones. */
-#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
-#define PART 2
-#define LONG_RUNS 2
-#else
-#define PART 1
-#define LONG_RUNS 8
-#endif
-
 static void every_sequence_of_one_and_two_survives(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned stride = crash_runs(1, 4);
 
     for (unsigned i = 0; shapes[i]; i++) {
-        if (i % PART == 0) {
+        if (i % stride == 0) {
             assert_true(crash_campaign_sequences(shapes[i], 3, &counts));
         }
     }
     crash_counts_print("qcow2, amended, short", &counts);
-    assert_true(counts.examined * PART > 1000);
+    assert_true(counts.examined * stride > 1000);
 }
 
 static void long_random_sequences_survive(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned runs = crash_runs(8, 1);
 
     for (unsigned i = 0; shapes[i]; i++) {
-        assert_true(crash_campaign_random(shapes[i], LONG_RUNS, 16, 100, &counts));
+        assert_true(crash_campaign_random(shapes[i], runs, 16, 100, &counts));
     }
     crash_counts_print("qcow2, amended, long", &counts);
-    assert_true(counts.examined > 125 * LONG_RUNS);
+    assert_true(counts.examined > 125 * runs);
 }
 
 int main(int argc, char **argv)

@@ -10,7 +10,6 @@
 #include <cmocka.h>
 
 #include "campaign.h"
-#include "util/sanitizer.h"
 #include "with-snapshot.h"
 
 #define OPEN "driver=qcow2,file.driver=recorder,file.disk=image"
@@ -56,19 +55,11 @@ static const CrashFormat *const shapes[] = {
     &plain, &overlay, &old, &small, &extended, &lazy, &snapshot, NULL,
 };
 
-/* Where everything is slow: short sequences on every third shape, fewer long ones. */
-#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
-#define PART 3
-#define LONG_RUNS 2
-#else
-#define PART 1
-#define LONG_RUNS 6
-#endif
-
 /* One and two verbs, of which one empties. */
 static void emptying_before_and_after_anything_survives(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned stride = crash_runs(1, 3);
 
     for (unsigned i = 0; shapes[i]; i++) {
         for (const CrashVerb *verb = shapes[i]->verbs; verb->name; verb++) {
@@ -76,7 +67,7 @@ static void emptying_before_and_after_anything_survives(void **state)
             g_autofree char *after = g_strdup_printf("write-span,flush,empty,%s", verb->name);
             const char *const steps[] = { before, after };
 
-            for (unsigned n = 0; n < G_N_ELEMENTS(steps) && i % PART == 0; n++) {
+            for (unsigned n = 0; n < G_N_ELEMENTS(steps) && i % stride == 0; n++) {
                 CrashWorkload workload = { shapes[i], steps[n], 1, 100, NULL, false };
                 g_autoptr(GString) why = g_string_new(NULL);
                 bool ok = crash_workload_run(&workload, &counts, why);
@@ -88,18 +79,19 @@ static void emptying_before_and_after_anything_survives(void **state)
         }
     }
     crash_counts_print("qcow2, emptied, short", &counts);
-    assert_true(counts.examined * PART > 2500);
+    assert_true(counts.examined * stride > 2500);
 }
 
 static void long_random_sequences_survive(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned runs = crash_runs(6, 1);
 
     for (unsigned i = 0; shapes[i]; i++) {
-        assert_true(crash_campaign_random(shapes[i], LONG_RUNS, 16, 100, &counts));
+        assert_true(crash_campaign_random(shapes[i], runs, 16, 100, &counts));
     }
     crash_counts_print("qcow2, emptied, long", &counts);
-    assert_true(counts.examined > 400 * LONG_RUNS);
+    assert_true(counts.examined > 400 * runs);
 }
 
 int main(int argc, char **argv)

@@ -10,7 +10,6 @@
 #include <cmocka.h>
 
 #include "campaign.h"
-#include "util/sanitizer.h"
 
 #define OPEN "driver=qcow2,file.driver=recorder,file.disk=image"
 #define SHAPE(NAME, UNIT, UNITS, BASE_UNITS, BACKING, MORE_OPEN, CREATE)                           \
@@ -42,37 +41,30 @@ static const CrashFormat *const shapes[] = {
     &plain, &small, &old, &lazy, &extended, &raw_data_file, &overlay, NULL,
 };
 
-/* Where everything is slow: short sequences on every third shape, fewer long ones. */
-#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
-#define PART 3
-#define LONG_RUNS 2
-#else
-#define PART 1
-#define LONG_RUNS 6
-#endif
-
 static void every_sequence_of_one_and_two_survives(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned stride = crash_runs(1, 3);
 
     for (unsigned i = 0; shapes[i]; i++) {
-        if (i % PART == 0) {
+        if (i % stride == 0) {
             assert_true(crash_campaign_sequences(shapes[i], 2, &counts));
         }
     }
     crash_counts_print("qcow2, resized, short", &counts);
-    assert_true(counts.examined * PART > 10000);
+    assert_true(counts.examined * stride > 10000);
 }
 
 static void long_random_sequences_survive(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned runs = crash_runs(6, 1);
 
     for (unsigned i = 0; shapes[i]; i++) {
-        assert_true(crash_campaign_random(shapes[i], LONG_RUNS, 16, 100, &counts));
+        assert_true(crash_campaign_random(shapes[i], runs, 20, 100, &counts));
     }
     crash_counts_print("qcow2, resized, long", &counts);
-    assert_true(counts.examined > 400 * LONG_RUNS);
+    assert_true(counts.examined > 400 * runs);
 }
 
 int main(int argc, char **argv)

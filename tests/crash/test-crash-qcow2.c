@@ -11,39 +11,31 @@
 
 #include "campaign.h"
 #include "qcow2-shapes.h"
-#include "util/sanitizer.h"
-
-/* Where everything is slow: short sequences on every seventh shape, few long ones. */
-#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
-#define PART 7
-#define LONG_RUNS 1
-#else
-#define PART 1
-#define LONG_RUNS 4
-#endif
 
 static void every_sequence_of_one_and_two_survives(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned stride = crash_runs(1, 7);
 
     for (unsigned i = 0; crash_qcow2_shapes[i]; i++) {
-        if (i % PART == 0) {
+        if (i % stride == 0) {
             assert_true(crash_campaign_sequences(crash_qcow2_shapes[i], 2, &counts));
         }
     }
     crash_counts_print("qcow2, short", &counts);
-    assert_true(counts.examined * PART > 10000);
+    assert_true(counts.examined * stride > 10000);
 }
 
 static void long_random_sequences_survive(void **state)
 {
     CrashCounts counts = { 0 };
+    const unsigned runs = crash_runs(4, 1);
 
     for (unsigned i = 0; crash_qcow2_shapes[i]; i++) {
-        assert_true(crash_campaign_random(crash_qcow2_shapes[i], LONG_RUNS, 20, 150, &counts));
+        assert_true(crash_campaign_random(crash_qcow2_shapes[i], runs, 20, 150, &counts));
     }
     crash_counts_print("qcow2, long", &counts);
-    assert_true(counts.examined > 800 * LONG_RUNS);
+    assert_true(counts.examined > 800 * runs);
 }
 
 int main(int argc, char **argv)

@@ -459,6 +459,10 @@ static void assert_old_or_new(BlockBackend *blk, const Run *run)
     for (int64_t at = 0; at < DISK; at++) {
         int i = run->flushed;
 
+        if (at % SECTOR == 0 && memcmp(run->states[run->now] + at, buf + at, SECTOR) == 0) {
+            at += SECTOR - 1; /* most are like that */
+            continue;
+        }
         while (i <= run->now && run->states[i][at] != buf[at]) {
             i++;
         }

@@ -450,7 +450,9 @@ static void assert_either(BlockBackend *blk, const uint8_t *a, const uint8_t *b)
 
     assert_int_equal(blk_pread(blk, 0, 1 * MiB, seen, 0), 0);
     for (int64_t i = 0; i < 1 * MiB; i++) {
-        if (seen[i] != a[i] && seen[i] != b[i]) {
+        if (i % KiB == 0 && memcmp(seen + i, b + i, KiB) == 0) {
+            i += KiB - 1; /* most are like that */
+        } else if (seen[i] != a[i] && seen[i] != b[i]) {
             fail_msg("byte %" PRId64 " is neither old nor new", i);
         }
     }
