@@ -2,8 +2,9 @@
 /* Places that wait until nobody can refer to them: a queue with three marks. */
 #include "block/retire.h"
 
-/* As many as this wait for a flush by the guest before there is one of ours. */
+/* As many as this, or as much, wait for a flush by the guest before there is one of ours. */
 #define MANY 4096
+#define MUCH (1ULL << 30)
 
 typedef struct Retired {
     BdrvPlace place;
@@ -16,7 +17,8 @@ struct RetireList {
     uint64_t came;     /* atomic: places that were ever added */
     uint64_t left;     /* atomic: places that were ever taken */
     uint64_t stable;   /* atomic: the first so many are stable */
-    uint64_t asked_at; /* came, when a flush was asked for */
+    uint64_t bytes;    /* atomic: of all that were ever added */
+    uint64_t asked_at, asked_bytes; /* came and bytes, when a flush was asked for; atomic */
 };
 
 RetireList *retire_list_new(void)
@@ -42,6 +44,7 @@ void retire_list_add(RetireList *list, const BdrvPlace *place, uint64_t claim)
     *retired = (Retired){*place, claim};
     g_mutex_lock(&list->lock);
     g_queue_push_tail(&list->queue, retired);
+    __atomic_fetch_add(&list->bytes, place->bytes, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&list->came, 1, __ATOMIC_SEQ_CST);
     g_mutex_unlock(&list->lock);
 }
@@ -92,18 +95,30 @@ bool retire_list_has_stable(const RetireList *list)
            __atomic_load_n(&list->stable, __ATOMIC_SEQ_CST);
 }
 
+/* So many came since a flush was asked for, or, but for their size, since one succeeded. */
+static bool are_many(RetireList *list)
+{
+    /* What only grows behind the others is read before them. */
+    uint64_t stable = __atomic_load_n(&list->stable, __ATOMIC_SEQ_CST);
+    uint64_t asked_at = __atomic_load_n(&list->asked_at, __ATOMIC_SEQ_CST);
+    uint64_t asked_bytes = __atomic_load_n(&list->asked_bytes, __ATOMIC_SEQ_CST);
+
+    return __atomic_load_n(&list->came, __ATOMIC_SEQ_CST) - MAX(stable, asked_at) >= MANY ||
+           __atomic_load_n(&list->bytes, __ATOMIC_SEQ_CST) - asked_bytes >= MUCH;
+}
+
 bool retire_list_wants_flush(RetireList *list)
 {
-    uint64_t came = __atomic_load_n(&list->came, __ATOMIC_RELAXED);
-    bool wanted = false;
+    bool wanted;
 
-    if (came - __atomic_load_n(&list->stable, __ATOMIC_RELAXED) < MANY) {
+    if (!are_many(list)) {
         return false;
     }
     g_mutex_lock(&list->lock);
-    if (list->came - list->asked_at >= MANY) {
-        list->asked_at = list->came;
-        wanted = true;
+    wanted = are_many(list);
+    if (wanted) {
+        __atomic_store_n(&list->asked_at, list->came, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&list->asked_bytes, list->bytes, __ATOMIC_SEQ_CST);
     }
     g_mutex_unlock(&list->lock);
     return wanted;

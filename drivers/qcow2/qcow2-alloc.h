@@ -203,6 +203,18 @@ int coroutine_fn qcow2_co_map_change(BlockDriverState *bs, const BdrvMapRequest 
                                      BdrvMapping *m) GRAPH_RDLOCK;
 int coroutine_fn qcow2_co_map_commit(BlockDriverState *bs, const BdrvMapping *m) GRAPH_RDLOCK;
 void coroutine_fn qcow2_co_map_abort(BlockDriverState *bs, const BdrvMapping *m) GRAPH_RDLOCK;
+
+/* ---- qcow2-release.c -------------------------------------------------------------------- */
+
+/* The place in the image's file that an L2 entry has, of 0 bytes if it has none. */
+BdrvPlace qcow2_entry_place(const Qcow2Geometry *geo, uint64_t entry, Qcow2Discard reason);
+/* Have @place be both, if @next goes on where it ends, or it has 0 bytes; else false. */
+bool qcow2_place_join(const Qcow2Geometry *geo, BdrvPlace *place, const BdrvPlace *next);
+/*
+ * Drop a reference to each cluster that @place touches; those that had one only are free, and
+ * discarded below if the node's options have it so for what BdrvPlace.cookie says, a
+ * Qcow2Discard. 0, or -errno: what was not dropped is a leak.
+ */
 int coroutine_fn qcow2_co_release(BlockDriverState *bs, const BdrvPlace *place) GRAPH_RDLOCK;
 
 /* What commit has to do: BdrvMapping.cookie. */

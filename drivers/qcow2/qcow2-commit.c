@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * qcow2: linking new places in, zeroing and discarding in the tables; abandoning
- * places; giving back those that nobody refers to any more.
+ * places.
  */
 #include <errno.h>
 #include "drivers/qcow2/qcow2-alloc.h"
@@ -100,25 +100,17 @@ static void discard_words(const Qcow2State *s, bool backing, Step *step, uint64_
     words[1] = ALL_ZERO;
 }
 
-/* Nobody but older requests knows the place that @entry has. */
-static void retire_place(Qcow2Writer *w, uint64_t entry, Qcow2Discard reason)
+/* Nobody but older requests knows the place that @entry had; @run is what was so just before. */
+static void retire_entry(Qcow2Writer *w, uint64_t entry, Qcow2Discard reason, BdrvPlace *run)
 {
-    const Qcow2Geometry *geo = &w->s->geo;
-    BdrvPlace place = { .offset = entry & QCOW2_OFFSET_MASK, .bytes = qcow2_cluster_size(geo),
-                        .cookie = reason };
+    BdrvPlace place = qcow2_entry_place(&w->s->geo, entry, reason);
 
-    if (geo->external_data) {
+    if (w->s->geo.external_data || place.bytes == 0) {
         return;
     }
-    if (entry & QCOW2_COMPRESSED) {
-        uint64_t offset, bytes;
-
-        qcow2_compressed_place(geo, entry, &offset, &bytes);
-        place.offset = offset;
-        place.bytes = bytes;
-    }
-    if (place.offset != 0) {
-        bdrv_retire(w->bs, &place);
+    if (!qcow2_place_join(&w->s->geo, run, &place)) {
+        bdrv_retire(w->bs, run);
+        *run = place;
     }
 }
 
@@ -175,6 +167,7 @@ static int coroutine_fn GRAPH_RDLOCK commit_locked(Qcow2Writer *w, const BdrvMap
     uint64_t size = qcow2_cluster_size(geo), action = m->cookie[QCOW2_COOKIE_ACTION];
     uint64_t start = m->cookie[QCOW2_COOKIE_START], end = m->cookie[QCOW2_COOKIE_END];
     uint64_t first = start & ~(size - 1), place = m->cookie[QCOW2_COOKIE_HOST];
+    BdrvPlace run = { 0 };
     Qcow2L2Ref ref;
     bool changed = false;
     int ret = __atomic_load_n(&w->corrupt, __ATOMIC_RELAXED) ? -EIO : 0;
@@ -203,9 +196,12 @@ static int coroutine_fn GRAPH_RDLOCK commit_locked(Qcow2Writer *w, const BdrvMap
         if (change_entry(w, &step, entry)) {
             changed = true;
             if (step.drops) {
-                retire_place(w, old, step.reason);
+                retire_entry(w, old, step.reason, &run);
             }
         }
+    }
+    if (run.bytes > 0) {
+        bdrv_retire(w->bs, &run);
     }
     bdrv_map_invalidate(w->bs, first, end - first);
     qcow2_l2_done(w, &ref, changed);
@@ -260,65 +256,4 @@ void coroutine_fn qcow2_co_map_abort(BlockDriverState *bs, const BdrvMapping *m)
     co_mutex_lock(&w->lock);
     give_back(w, m);
     co_mutex_unlock(&w->lock);
-}
-
-/*
- * Before the last reference to @cluster goes: whether it is to be discarded below. Nobody gets
- * it then, nor a place in it, until it is. -EIO: it is metadata, and stays.
- */
-static int coroutine_fn GRAPH_RDLOCK prepare_release(Qcow2Writer *w, uint64_t cluster,
-                                                     bool wanted, bool *punch)
-{
-    const Qcow2Geometry *geo = &w->s->geo;
-    uint64_t refcount;
-    int ret;
-
-    co_mutex_lock(&w->lock);
-    ret = qcow2_refcount_get(w, cluster, &refcount);
-    if (ret == 0 && refcount == 1) {
-        ret = qcow2_overlap_check(w, cluster << geo->cluster_bits, qcow2_cluster_size(geo), 0);
-    }
-    *punch = ret == 0 && refcount == 1 && wanted;
-    if (*punch && w->bytes_at >> geo->cluster_bits == cluster) {
-        w->bytes_at = 0;
-    }
-    co_mutex_unlock(&w->lock);
-    return ret;
-}
-
-static int coroutine_fn GRAPH_RDLOCK release_cluster(Qcow2Writer *w, uint64_t cluster, bool wanted)
-{
-    const Qcow2Geometry *geo = &w->s->geo;
-    bool punch;
-    int ret = prepare_release(w, cluster, wanted, &punch);
-
-    if (ret < 0) {
-        return ret;
-    }
-    if (punch) {
-        /* Before the refcount says that it is free: nobody can get it meanwhile. */
-        bdrv_co_pdiscard(w->s->file, cluster << geo->cluster_bits,
-                         qcow2_cluster_size(geo)); /* a hint */
-    }
-    bdrv_co_debug_event(w->s->file, BDRV_DEBUG_CLUSTER_FREE);
-    co_mutex_lock(&w->lock);
-    ret = qcow2_refcount_add(w, cluster << geo->cluster_bits, 1, -1);
-    co_mutex_unlock(&w->lock);
-    return ret;
-}
-
-int coroutine_fn qcow2_co_release(BlockDriverState *bs, const BdrvPlace *place)
-{
-    Qcow2State *s = bdrv_state(bs);
-    uint64_t last = (uint64_t)(place->offset + place->bytes - 1) >> s->geo.cluster_bits;
-    int ret = 0;
-    bool wanted;
-
-    bdrv_graph_assert_readable();
-    g_assert(place->cookie < QCOW2_DISCARD__MAX);
-    wanted = s->options.pass_discard[place->cookie];
-    for (uint64_t i = (uint64_t)place->offset >> s->geo.cluster_bits; i <= last && ret == 0; i++) {
-        ret = release_cluster(s->writer, i, wanted);
-    }
-    return ret;
 }

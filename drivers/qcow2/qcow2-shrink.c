@@ -24,40 +24,30 @@ typedef struct Drop {
     bool changed;
 } Drop;
 
-static void add_place(Drop *d, uint64_t offset, uint64_t bytes, Qcow2Discard reason)
+static void add_place(Drop *d, const BdrvPlace *place)
 {
-    BdrvPlace place = { .offset = offset, .bytes = bytes, .cookie = reason };
+    BdrvPlace *last = d->places->len > 0
+                          ? &g_array_index(d->places, BdrvPlace, d->places->len - 1) : NULL;
 
-    if (d->places->len > 0 && qcow2_offset_into_cluster(&d->w->s->geo, offset | bytes) == 0) {
-        BdrvPlace *last = &g_array_index(d->places, BdrvPlace, d->places->len - 1);
-
-        if ((uint64_t)last->offset + last->bytes == offset && last->cookie == place.cookie &&
-            qcow2_offset_into_cluster(&d->w->s->geo, last->bytes) == 0) {
-            last->bytes += bytes;
-            return;
-        }
+    if (place->bytes > 0 && !(last && qcow2_place_join(&d->w->s->geo, last, place))) {
+        g_array_append_val(d->places, *place);
     }
-    g_array_append_val(d->places, place);
 }
 
 /* The place that @entry of an L2 table has will be nobody's. */
 static int coroutine_fn GRAPH_RDLOCK add_entry(Drop *d, uint64_t entry)
 {
     const Qcow2Geometry *geo = &d->w->s->geo;
-    uint64_t offset = entry & QCOW2_OFFSET_MASK, bytes = qcow2_cluster_size(geo);
+    BdrvPlace place = qcow2_entry_place(geo, entry, QCOW2_DISCARD_REQUEST);
 
     if (geo->external_data) {
         return 0;
     }
-    if (entry & QCOW2_COMPRESSED) {
-        qcow2_compressed_place(geo, entry, &offset, &bytes);
-    } else if (qcow2_offset_into_cluster(geo, offset)) {
+    if (!(entry & QCOW2_COMPRESSED) && qcow2_offset_into_cluster(geo, place.offset)) {
         return qcow2_signal_corruption(d->w, "Cannot free unaligned cluster %#" G_GINT64_MODIFIER
-                                       "x", offset);
+                                       "x", (uint64_t)place.offset);
     }
-    if (offset != 0) {
-        add_place(d, offset, bytes, QCOW2_DISCARD_REQUEST);
-    }
+    add_place(d, &place);
     return 0;
 }
 
@@ -152,6 +142,7 @@ static int coroutine_fn GRAPH_RDLOCK drop_table(Drop *d, uint64_t table, uint64_
     const Qcow2State *s = d->w->s;
     uint64_t end = guest + (1ULL << (s->geo.cluster_bits + s->geo.l2_bits));
     guint before = d->places->len;
+    BdrvPlace place;
     int ret = 0;
 
     for (uint64_t at = guest; at < end && ret >= 0; at += slice_span(s)) {
@@ -171,7 +162,9 @@ static int coroutine_fn GRAPH_RDLOCK drop_table(Drop *d, uint64_t table, uint64_
         g_array_set_size(d->places, before); /* the table stays, and all in it */
         return ret;
     }
-    add_place(d, table, qcow2_cluster_size(&s->geo), QCOW2_DISCARD_OTHER);
+    place = (BdrvPlace){ .offset = table, .bytes = qcow2_cluster_size(&s->geo),
+                         .cookie = QCOW2_DISCARD_OTHER };
+    add_place(d, &place);
     return 0;
 }
 
@@ -222,48 +215,6 @@ static int coroutine_fn GRAPH_RDLOCK settle(const Drop *d)
     return ret < 0 ? ret : bdrv_co_flush(bdrv_child_bs(d->w->s->file));
 }
 
-/* Whether no snapshot has a part in @place, that is, whether it is free after this. */
-static int coroutine_fn GRAPH_RDLOCK is_last_user(Qcow2Writer *w, const BdrvPlace *place,
-                                                  bool *last) TSA_REQUIRES(w->lock)
-{
-    uint64_t first = (uint64_t)place->offset >> w->s->geo.cluster_bits;
-    int ret = 0;
-
-    *last = true;
-    for (uint64_t i = 0; i < qcow2_clusters(&w->s->geo, place->bytes) && *last && ret >= 0; i++) {
-        uint64_t refcount;
-
-        ret = qcow2_refcount_get(w, first + i, &refcount);
-        *last = refcount == 1;
-    }
-    return ret;
-}
-
-/* Many clusters at once. What fails is a leak. */
-static void coroutine_fn GRAPH_RDLOCK release(Qcow2Writer *w, const BdrvPlace *place)
-{
-    const Qcow2State *s = w->s;
-    bool whole = qcow2_offset_into_cluster(&s->geo, place->offset | place->bytes) == 0;
-    int ret = -EAGAIN;
-
-    if (whole && !s->options.pass_discard[place->cookie]) {
-        bool last;
-
-        co_mutex_lock(&w->lock);
-        ret = is_last_user(w, place, &last);
-        if (ret >= 0 && last) {
-            ret = qcow2_overlap_check(w, place->offset, place->bytes, 0);
-            ret = ret < 0 ? ret : qcow2_refcount_add(w, place->offset, place->bytes, -1);
-        } else if (ret >= 0) {
-            ret = -EAGAIN;
-        }
-        co_mutex_unlock(&w->lock);
-    }
-    if (ret == -EAGAIN) {
-        qcow2_co_release(w->bs, place); /* one by one */
-    }
-}
-
 /* Unlink a portion, and give up what is. */
 static int coroutine_fn GRAPH_RDLOCK drop_portion(Drop *d)
 {
@@ -281,7 +232,7 @@ static int coroutine_fn GRAPH_RDLOCK drop_portion(Drop *d)
         const BdrvPlace *place = &g_array_index(d->places, BdrvPlace, i);
 
         if (settled >= 0) {
-            release(w, place);
+            qcow2_co_release(w->bs, place); /* what fails is a leak */
         } else {
             bdrv_retire(w->bs, place); /* until a flush succeeds */
         }

@@ -12,7 +12,8 @@ typedef struct Walk Walk;
 struct Walk {
     Qcow2State *s;
     /* For each place: a data cluster, a compressed one, after them the L2 table. */
-    int coroutine_fn GRAPH_RDLOCK_PTR (*visit)(Walk *walk, uint64_t offset, uint64_t bytes);
+    int coroutine_fn GRAPH_RDLOCK_PTR (*visit)(Walk *walk, const BdrvPlace *place);
+    BdrvPlace run; /* visited, and still to be dropped */
     int delta;
     uint64_t clusters; /* visited */
     uint64_t limit;    /* of them */
@@ -35,24 +36,24 @@ static int coroutine_fn GRAPH_RDLOCK refuse_l1_entry(Qcow2State *s, uint64_t off
 static int coroutine_fn GRAPH_RDLOCK visit_entry(Walk *walk, uint64_t entry)
 {
     const Qcow2Geometry *geo = &walk->s->geo;
-    uint64_t offset = entry & QCOW2_OFFSET_MASK, bytes = qcow2_cluster_size(geo);
+    BdrvPlace place = qcow2_entry_place(geo, entry, QCOW2_DISCARD_SNAPSHOT);
     int ret;
 
-    if (entry & QCOW2_COMPRESSED) {
-        qcow2_compressed_place(geo, entry, &offset, &bytes);
-    } else if (qcow2_offset_into_cluster(geo, offset)) {
+    if (!(entry & QCOW2_COMPRESSED) && qcow2_offset_into_cluster(geo, place.offset)) {
         co_mutex_lock(&walk->s->writer->lock);
         ret = qcow2_signal_corruption(walk->s->writer, "Data cluster offset %#" G_GINT64_MODIFIER
-                                      "x unaligned", offset);
+                                      "x unaligned", (uint64_t)place.offset);
         co_mutex_unlock(&walk->s->writer->lock);
         return ret;
     }
-    return offset != 0 ? walk->visit(walk, offset, bytes) : 0;
+    return place.bytes > 0 ? walk->visit(walk, &place) : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK walk_table(Walk *walk, uint64_t table)
 {
     Qcow2State *s = walk->s;
+    BdrvPlace own = { .offset = table, .bytes = qcow2_cluster_size(&s->geo),
+                      .cookie = QCOW2_DISCARD_SNAPSHOT };
     size_t slice_bytes = s->options.l2_slice_bytes, count = slice_bytes >> s->geo.l2_entry_bits;
     int ret = table < qcow2_file_length(s) ? 0 : -EIO;
 
@@ -68,7 +69,7 @@ static int coroutine_fn GRAPH_RDLOCK walk_table(Walk *walk, uint64_t table)
         }
         qcow2_slice_unref(slice);
     }
-    return ret == 0 ? walk->visit(walk, table, qcow2_cluster_size(&s->geo)) : ret;
+    return ret == 0 ? walk->visit(walk, &own) : ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK walk_tree(Walk *walk, const Qcow2L1 *l1)
@@ -90,13 +91,13 @@ static int coroutine_fn GRAPH_RDLOCK walk_tree(Walk *walk, const Qcow2L1 *l1)
 /* ---- Refcounts ------------------------------------------------------------------------------ */
 
 /* Stops with 1 at the limit. */
-static int coroutine_fn GRAPH_RDLOCK visit_add(Walk *walk, uint64_t offset, uint64_t bytes)
+static int coroutine_fn GRAPH_RDLOCK visit_add(Walk *walk, const BdrvPlace *place)
 {
     unsigned bits = walk->s->geo.cluster_bits;
-    uint64_t last = (offset + bytes - 1) >> bits;
+    uint64_t last = (uint64_t)(place->offset + place->bytes - 1) >> bits;
     int ret = 0;
 
-    for (uint64_t i = offset >> bits; i <= last && ret == 0; i++) {
+    for (uint64_t i = (uint64_t)place->offset >> bits; i <= last && ret == 0; i++) {
         if (walk->clusters == walk->limit) {
             return 1;
         }
@@ -106,11 +107,24 @@ static int coroutine_fn GRAPH_RDLOCK visit_add(Walk *walk, uint64_t offset, uint
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK visit_drop(Walk *walk, uint64_t offset, uint64_t bytes)
+static int coroutine_fn GRAPH_RDLOCK drop_run(Walk *walk)
 {
-    BdrvPlace place = { .offset = offset, .bytes = bytes, .cookie = QCOW2_DISCARD_SNAPSHOT };
+    BdrvPlace run = walk->run;
 
-    return qcow2_co_release(walk->s->writer->bs, &place);
+    walk->run.bytes = 0;
+    return run.bytes > 0 ? qcow2_co_release(walk->s->writer->bs, &run) : 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK visit_drop(Walk *walk, const BdrvPlace *place)
+{
+    int ret;
+
+    if (qcow2_place_join(&walk->s->geo, &walk->run, place)) {
+        return 0;
+    }
+    ret = drop_run(walk);
+    walk->run = *place;
+    return ret;
 }
 
 int coroutine_fn qcow2_tree_raise(Qcow2State *s, const Qcow2L1 *l1, GError **errp)
@@ -147,8 +161,12 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const Qcow2L1 *l1)
 {
     Walk walk = { .s = s, .visit = visit_drop };
 
+    int ret, last;
+
     bdrv_graph_assert_readable();
-    return walk_tree(&walk, l1);
+    ret = walk_tree(&walk, l1);
+    last = drop_run(&walk);
+    return ret < 0 ? ret : last;
 }
 
 /* ---- "Copied" ----------------------------------------------------------------------------- */

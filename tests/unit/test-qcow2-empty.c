@@ -183,6 +183,67 @@ static void an_empty_image_is_as_small_as_a_new_one(void **state)
     }
 }
 
+/* Ways to give up all that the disk holds. */
+static void give_up_by_emptying(BlockBackend *blk)
+{
+    assert_int_equal(bdrv_make_empty(blk_bs(blk), NULL), 0);
+}
+
+static void give_up_by_discarding(BlockBackend *blk)
+{
+    assert_int_equal(blk_pdiscard(blk, 0, LENGTH), 0);
+    assert_int_equal(blk_flush(blk), 0);
+}
+
+static void give_up_by_shrinking(BlockBackend *blk)
+{
+    assert_int_equal(blk_truncate(blk, 0, true, BLOCK_PREALLOC_OFF, NULL), 0);
+}
+
+static void give_up_with_a_snapshot(BlockBackend *blk)
+{
+    BdrvSnapshotInfo info = { .name = "all", .icount = UINT64_MAX };
+
+    assert_true(bdrv_snapshot_create(blk_bs(blk), &info, NULL));
+    give_up_by_discarding(blk);
+    assert_true(bdrv_snapshot_delete(blk_bs(blk), 0, NULL));
+}
+
+/* Whether there is a discard @n when an image with one piece of data gives that up. */
+static bool discards(void (*give_up)(BlockBackend *blk), int n)
+{
+    g_autofree char *path = test_path("piece.qcow2");
+    g_autoptr(JsonObject) options = options_of("size=96k,cluster_size=2k");
+    g_autofree uint8_t *data = pattern(LENGTH, 9);
+    GError *err = NULL;
+    bool ok = bdrv_create(bdrv_find_format("qcow2"), path, options, &err);
+    BlockBackend *blk;
+
+    assert_ok(ok, err);
+    blk = open_on_fault(path, BDRV_O_RDWR | BDRV_O_RESIZE);
+    assert_int_equal(blk_pwrite(blk, 0, LENGTH, data, 0), 0);
+    assert_int_equal(blk_flush(blk), 0);
+    fault_arm(n, -EIO, true, FAULT_NOTHING_DONE);
+    fault.only = BDRV_IO_DISCARD;
+    give_up(blk);
+    fault_disarm();
+    blk_unref(blk);
+    return fault.hit;
+}
+
+/* Thousands of small holes take seconds. */
+static void what_lies_in_one_piece_is_discarded_at_once(void **state)
+{
+    static void (*const ways[])(BlockBackend *) = { give_up_by_emptying, give_up_by_discarding,
+                                                    give_up_by_shrinking,
+                                                    give_up_with_a_snapshot };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(ways); i++) {
+        assert_true(discards(ways[i], 0));
+        assert_false(discards(ways[i], 1));
+    }
+}
+
 static void snapshots_and_stored_bitmaps_stay(void **state)
 {
     g_autofree uint8_t *data = disk_data();
@@ -243,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_whichever_request_fails),
         cmocka_unit_test(an_empty_image_is_as_small_as_a_new_one),
+        cmocka_unit_test(what_lies_in_one_piece_is_discarded_at_once),
         cmocka_unit_test(snapshots_and_stored_bitmaps_stay),
         cmocka_unit_test(what_cannot_be_emptied_says_so),
     };

@@ -120,6 +120,31 @@ static void what_is_given_up_by_a_full_image_is_used_again(void **state)
     }
 }
 
+/* A few large pieces may be more than all the small ones that wait for a flush. */
+static void much_that_is_given_up_does_not_wait_for_the_guest_to_flush(void **state)
+{
+    static const int many = 1000;
+    g_autofree char *path = test_path("much.qcow2");
+    g_autoptr(JsonObject) options =
+        options_of("size=4G,cluster_size=2M,preallocation=metadata");
+    GError *err = NULL;
+    bool ok = bdrv_create(bdrv_find_format("qcow2"), path, options, &err);
+    BlockBackend *blk;
+
+    assert_ok(ok, err);
+    blk = open_blk(options_of("driver=qcow2,pass-discard-request=off,file.driver=fault,"
+                              "file.image.driver=file,file.image.filename=%s", path),
+                   BDRV_O_RDWR | BDRV_O_UNMAP);
+    fault_arm(many, -EIO, true, FAULT_NOTHING_DONE);
+    fault.only = BDRV_IO_FLUSH;
+    assert_int_equal(blk_pdiscard(blk, 0, 512 * MiB), 0);
+    assert_int_equal(fault.left, many);
+    assert_int_equal(blk_pdiscard(blk, 512 * MiB, 1024 * MiB), 0);
+    assert_in_range(fault.left, 0, many - 1);
+    fault_disarm();
+    blk_unref(blk);
+}
+
 /* A hole that was too short for others is found when there is nothing else. */
 static void the_last_free_cluster_is_found(void **state)
 {
@@ -195,6 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_given_up_by_a_full_image_is_used_again),
+        cmocka_unit_test(much_that_is_given_up_does_not_wait_for_the_guest_to_flush),
         cmocka_unit_test(the_last_free_cluster_is_found),
         cmocka_unit_test(a_full_image_is_as_it_was_after_a_snapshot_fails),
         cmocka_unit_test(a_format_that_writes_beyond_a_part_of_a_file_finds_no_space),
