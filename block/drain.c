@@ -121,6 +121,12 @@ void bdrv_drained_end(BlockDriverState *bs)
 
 unsigned bdrv_drain_all_count;
 
+/* What runs while polling may drop all other references. */
+static BlockDriverState *ref_node(BlockDriverState *bs)
+{
+    return bs ? bdrv_ref(bs) : NULL;
+}
+
 void bdrv_drain_all_begin(void)
 {
     BlockDriverState *bs, *next;
@@ -130,10 +136,9 @@ void bdrv_drain_all_begin(void)
     for (bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
         bdrv_quiesce(bs);
     }
-    for (bs = bdrv_next_node(NULL); bs; bs = next) {
-        bdrv_ref(bs); /* what runs while polling may drop others */
+    for (bs = ref_node(bdrv_next_node(NULL)); bs; bs = next) {
         BDRV_WAIT_WHILE(bdrv_busy(bs));
-        next = bdrv_next_node(bs);
+        next = ref_node(bdrv_next_node(bs)); /* it may go with @bs */
         bdrv_unref(bs);
     }
 }

@@ -628,6 +628,26 @@ static void completion_may_drain_and_let_go(void **state)
     bdrv_unref(a);
 }
 
+static void drop_blk(void *opaque, int ret)
+{
+    blk_unref(opaque);
+}
+
+/* Nodes that were made after the one that is waited for, and go with it. */
+static void image_goes_while_all_nodes_are_drained(void **state)
+{
+    BlockDriverState *top = open_node_with("driver=raw,node-name=top,file.driver=memory,"
+                                           "file.node-name=below,file.size=1M", 0);
+    BlockBackend *blk = blk_on(NULL, top);
+
+    assert_ptr_equal(bdrv_next_node(top), bdrv_find_node("below"));
+    bdrv_unref(top);
+    blk_aio_flush(blk, drop_blk, blk);
+    bdrv_drain_all_begin();
+    assert_null(bdrv_next_node(NULL));
+    bdrv_drain_all_end();
+}
+
 static void draining_waits_for_the_callback(void **state)
 {
     BlockDriverState *a = memory_node("a");
@@ -933,6 +953,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(device_that_goes_gets_no_other_medium),
         cmocka_unit_test(device_that_comes_while_drained_is_told),
         cmocka_unit_test(completion_may_drain_and_let_go),
+        cmocka_unit_test(image_goes_while_all_nodes_are_drained),
         cmocka_unit_test(draining_waits_for_the_callback),
         cmocka_unit_test(last_reference_waits_for_what_was_held_back),
         cmocka_unit_test(made_up_node_name_is_no_backend_s),
