@@ -57,14 +57,18 @@ static DirtyBitmapSet *make_set(BlockDriverState *bs)
 {
     DirtyBitmapSet *set = get_set(bs);
 
+    if (set) {
+        return set;
+    }
+    bdrv_drained_begin(bs);
+    set = get_set(bs); /* what ran while we waited may have made it */
     if (!set) {
         set = g_new0(DirtyBitmapSet, 1);
         g_mutex_init(&set->lock);
-        bdrv_drained_begin(bs);
         __atomic_store_n(&bs->dirty_bitmaps, set, __ATOMIC_RELEASE);
         bdrv_see_requests(bs);
-        bdrv_drained_end(bs);
     }
+    bdrv_drained_end(bs);
     return set;
 }
 
@@ -143,14 +147,19 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_create(BlockDriverState *bs, const char *name
                                           int64_t granularity, GError **errp)
 {
     BdrvDirtyBitmap *bitmap, **end;
+    DirtyBitmapSet *set;
 
     GLOBAL_STATE_CODE();
     if (!may_create(bs, name, granularity, errp)) {
         return NULL;
     }
+    set = make_set(bs);
+    if (!may_create(bs, name, granularity, errp)) { /* that has waited: the name may be taken */
+        return NULL;
+    }
     bitmap = g_new0(BdrvDirtyBitmap, 1);
     bitmap->bs = bs;
-    bitmap->set = make_set(bs);
+    bitmap->set = set;
     bitmap->name = g_strdup(name);
     bitmap->shift = g_bit_nth_msf(granularity, -1);
 

@@ -44,6 +44,46 @@ static void assert_refused(BlockDriverState *bs, const char *name, int64_t granu
     assert_error_has(&err, part);
 }
 
+/* ---- A callback while the first bitmap waits for requests ------------------------- */
+
+typedef struct Visit {
+    BlockBackend *blk;
+    BdrvDirtyBitmap *bitmap;
+} Visit;
+
+static void create_early(void *opaque, int ret)
+{
+    Visit *v = opaque;
+
+    v->bitmap = create(blk_bs(v->blk), "early", 4096);
+}
+
+static void callback_may_be_first_to_make_one(void **state)
+{
+    static const char *const names[] = {"early", "late"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        BlockDriverState *bs = open_disk(DISK);
+        Visit v = {blk_new(NULL, 0, BLK_PERM_ALL, NULL)};
+        BdrvDirtyBitmap *late;
+        GError *err = NULL;
+
+        MUST(blk_insert_bs(v.blk, bs, &err));
+        blk_aio_flush(v.blk, create_early, &v);
+        late = bdrv_dirty_bitmap_create(bs, names[i], 4096, &err);
+        assert_ptr_equal(bdrv_dirty_bitmap_find(bs, "early"), v.bitmap);
+        assert_ptr_equal(bdrv_dirty_bitmap_next(bs, v.bitmap), late);
+        if (i == 0) {
+            assert_null(late);
+            assert_error_has(&err, "already exists");
+        } else {
+            assert_ok(late != NULL, err);
+        }
+        blk_unref(v.blk);
+        bdrv_unref(bs);
+    }
+}
+
 /* ---- Against a model ---------------------------------------------------------- */
 
 typedef struct Model {
@@ -449,6 +489,7 @@ int main(void)
         cmocka_unit_test(states_are_reasons_to_refuse),
         cmocka_unit_test(ranges_outside_of_the_node_are_ignored),
         cmocka_unit_test(the_length_follows_the_node),
+        cmocka_unit_test(callback_may_be_first_to_make_one),
         cmocka_unit_test(threads_mark_while_bitmaps_come_and_go),
     };
 
