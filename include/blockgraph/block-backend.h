@@ -109,7 +109,10 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
                                int flags);
 int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
 int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
-/* See bdrv_co_copy_range(). Waits while either is drained; they may be the same. */
+/*
+ * See bdrv_co_copy_range(). Waits while either is drained; they may be the same. While one
+ * is, the last reference to the other is not to be dropped: that waits for this.
+ */
 int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
                                    int64_t dst_offset, int64_t bytes, int flags);
 int coroutine_fn blk_co_flush(BlockBackend *blk);
