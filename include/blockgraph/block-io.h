@@ -116,7 +116,6 @@ typedef enum BdrvBlockStatusFlags {
     BDRV_BLOCK_ALLOCATED = 1 << 3, /* this layer, not the backing, decides */
     BDRV_BLOCK_EOF = 1 << 4,       /* the range ends at the node's end */
     BDRV_BLOCK_COMPRESSED = 1 << 5,
-    BDRV_BLOCK_RECURSE = 1 << 6,   /* a protocol driver's answer only: ask below */
 } BdrvBlockStatusFlags;
 
 /*
