@@ -25,6 +25,37 @@ int coroutine_fn bdrv_co_flush_image(BlockDriverState *bs, GError **errp)
     return ret;
 }
 
+static int coroutine_fn GRAPH_RDLOCK flush_and_change(Alone *a)
+{
+    int ret;
+
+    bdrv_forget_mappings_above(a->bs);
+    /* With that, places that are retired come back to the driver, too. */
+    ret = bdrv_co_flush_image(a->bs, a->errp);
+    if (ret >= 0) {
+        ret = a->change(a->bs, a->opaque, a->errp);
+    }
+    bdrv_forget_mappings_above(a->bs);
+    return ret;
+}
+
+/*
+ * A drained section lets by what the main thread itself sends, also from a callback that
+ * runs while it waits for us: that has to wait for the claim.
+ */
+static int coroutine_fn GRAPH_RDLOCK change_claiming(Alone *a)
+{
+    BlockDriverState *bs = a->bs;
+    Claim claim;
+    int ret;
+
+    claim_begin(bs->claims, &claim, 0, INT64_MAX, true);
+    ret = flush_and_change(a);
+    claim_end(bs->claims, &claim);
+    bdrv_co_release_retired(bs); /* at worst it leaks */
+    return ret;
+}
+
 static void coroutine_fn alone_entry(void *opaque)
 {
     Alone *a = opaque;
@@ -32,20 +63,9 @@ static void coroutine_fn alone_entry(void *opaque)
 
     bdrv_graph_assert_readable();
     in_flight_begin(&bs->in_flight);
-    /* With that, places that are retired come back to the driver, too. */
-    a->ret = bdrv_co_flush_image(bs, a->errp);
-    if (a->ret >= 0) {
-        a->ret = a->change(bs, a->opaque, a->errp);
-    }
+    a->ret = bdrv_takes_claims(bs) ? change_claiming(a) : flush_and_change(a);
     in_flight_end(&bs->in_flight);
     aio_wait_kick();
-}
-
-static void forget(BlockDriverState *bs)
-{
-    bdrv_graph_rdlock_main_loop();
-    bdrv_forget_mappings_above(bs);
-    bdrv_graph_rdunlock_main_loop();
 }
 
 int bdrv_run_alone(BlockDriverState *bs, BdrvAloneFunc *change, void *opaque, GError **errp)
@@ -57,9 +77,7 @@ int bdrv_run_alone(BlockDriverState *bs, BdrvAloneFunc *change, void *opaque, GE
     bdrv_ref(bs);
     bdrv_drained_begin(bs);
     length = bdrv_getlength(bs);
-    forget(bs);
     bdrv_run_co(alone_entry, &a);
-    forget(bs);
     if (bdrv_getlength(bs) != length) {
         bdrv_graph_rdlock_main_loop();
         bdrv_tell_length(bs);

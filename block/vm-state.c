@@ -8,7 +8,6 @@
 #include <errno.h>
 
 #include "block/backend-int.h"
-#include "block/claim.h"
 #include "block/io-int.h"
 
 typedef struct VmState {
@@ -18,18 +17,12 @@ typedef struct VmState {
     bool is_write;
 } VmState;
 
-/* Read or write at @at of the node, which is long enough. */
+/* Read or write at @at of the node, which is long enough, and claimed if it takes claims. */
 static int coroutine_fn GRAPH_RDLOCK transfer(BlockDriverState *bs, const VmState *vm, int64_t at)
 {
-    int64_t unit = (int64_t)bs->map_unit, start = BDRV_ALIGN_DOWN(at, unit);
-    int64_t end = BDRV_ALIGN_UP(at + vm->bytes, unit);
-    Claim claim;
-    int ret;
+    int ret = vm->is_write ? bdrv_co_claimed_pwritev(bs, at, vm->bytes, vm->iov, 0, 0)
+                           : bdrv_co_claimed_preadv(bs, at, vm->bytes, vm->iov, 0);
 
-    claim_begin(bs->claims, &claim, start, end - start, vm->is_write);
-    ret = vm->is_write ? bdrv_co_claimed_pwritev(bs, at, vm->bytes, vm->iov, 0, 0)
-                       : bdrv_co_claimed_preadv(bs, at, vm->bytes, vm->iov, 0);
-    claim_end(bs->claims, &claim);
     if (ret >= 0 && vm->is_write) {
         bdrv_note_write(bs, 0);
     }

@@ -742,6 +742,55 @@ static void each_request_may_fail_and_it_works_again(void **state)
     }
 }
 
+/* ---- Requests of callbacks meanwhile ------------------------------------------------------- */
+
+#define WRITES 64
+
+/* Writes a cluster in each turn of the event loop. */
+typedef struct Intruder {
+    BlockBackend *blk;
+    int64_t at;
+    bool stop;
+    bool pending;
+} Intruder;
+
+static void intrude(void *opaque)
+{
+    Intruder *in = opaque;
+
+    in->pending = !in->stop && in->at < WRITES * 512 * KiB;
+    if (in->pending) {
+        fill(in->blk, in->at, 64 * KiB, 2);
+        in->at += 512 * KiB;
+        aio_bh_oneshot(aio_context_main(), intrude, in);
+    }
+}
+
+/* The main thread polls while it works on the image, and its callbacks may write. */
+static void a_callback_that_writes_waits_for_the_end(void **state)
+{
+    g_autofree char *path = create_image("size=32M");
+    BlockBackend *blk = open_writable(path, "");
+    Intruder in = {blk};
+
+    fill(blk, 64 * KiB, 64 * KiB, 1);
+    in.pending = true;
+    aio_bh_oneshot(aio_context_main(), intrude, &in);
+    create_snapshot(blk, "a");
+    create_snapshot(blk, "b");
+    delete_snapshot(blk, 0);
+    in.stop = true;
+    AIO_WAIT_WHILE(in.pending);
+    assert_true(in.at > 0);
+    for (int64_t at = 0; at < in.at; at += 512 * KiB) {
+        assert_filled(blk, at, 64 * KiB, 2);
+    }
+    apply_snapshot(blk, 0);
+    assert_filled(blk, 64 * KiB, 64 * KiB, 1);
+    blk_unref(blk);
+    assert_clean(path);
+}
+
 /* ---- Main --------------------------------------------------------------------------------- */
 
 static int set_up(void **state)
@@ -764,6 +813,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(an_image_with_a_data_file_refuses),
         cmocka_unit_test(a_parent_that_does_not_allow_it_keeps_the_length),
+        cmocka_unit_test(a_callback_that_writes_waits_for_the_end),
         cmocka_unit_test(each_request_may_fail_and_it_works_again),
     };
 
