@@ -5,16 +5,21 @@
 #include <errno.h>
 #include "blockgraph/block-io.h"
 
+static void unref_node(gpointer bs)
+{
+    bdrv_unref(bs);
+}
+
 /*
- * The nodes below @bs, borrowed, and their edges' names: listed first,
- * since asking the nodes polls.
+ * The nodes below @bs, referenced, and their edges' names: listed first, since asking
+ * the nodes polls, and what runs then may detach them.
  */
 static void list_children(BlockDriverState *bs, GPtrArray *nodes, GPtrArray *names)
 {
     bdrv_graph_rdlock_main_loop();
     for (BdrvChild *child = bdrv_next_child(bs, NULL); child != NULL;
          child = bdrv_next_child(bs, child)) {
-        g_ptr_array_add(nodes, bdrv_child_bs(child));
+        g_ptr_array_add(nodes, bdrv_ref(bdrv_child_bs(child)));
         g_ptr_array_add(names, g_strdup(bdrv_child_name(child)));
     }
     bdrv_graph_rdunlock_main_loop();
@@ -23,7 +28,7 @@ static void list_children(BlockDriverState *bs, GPtrArray *nodes, GPtrArray *nam
 static bool query_children(BlockDriverState *bs, BdrvImageInfo *info, GError **errp)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new_with_free_func(unref_node);
 
     list_children(bs, nodes, names);
     info->children = g_new0(BdrvChildInfo, nodes->len);

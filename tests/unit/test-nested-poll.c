@@ -501,6 +501,24 @@ static void draining_waits_for_a_question(void **state)
     slow_scene_end(&scene);
 }
 
+static void backing_goes_while_an_image_is_told_of(void **state)
+{
+    BlockDriverState *f = memory_node("f"), *slow = node_on("nested-format", "slow", "f");
+    BlockDriverState *top = open_node_with("driver=nested-format,file=slow,"
+                                           "backing.driver=memory,backing.node-name=base,"
+                                           "backing.size=1M", 0);
+    g_autoptr(BdrvImageInfo) info = NULL;
+
+    aio_bh_oneshot(aio_context_main(), take_backing_away, top);
+    info = bdrv_image_info(top, NULL);
+    assert_null(child_of(top, "backing"));
+    assert_int_equal(info->child_count, 2);
+    assert_string_equal(bdrv_get_node_name(info->children[1].info->bs), "base");
+    bdrv_unref(top);
+    bdrv_unref(slow);
+    bdrv_unref(f);
+}
+
 static void look_for_it(void *opaque)
 {
     assert_null(bdrv_find_node("top"));
@@ -948,6 +966,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(edge_goes_while_nodes_are_drained_to_be_replaced),
         cmocka_unit_test(backing_goes_while_its_node_is_drained),
         cmocka_unit_test(draining_waits_for_a_question),
+        cmocka_unit_test(backing_goes_while_an_image_is_told_of),
         cmocka_unit_test(node_that_closes_is_found_no_more),
         cmocka_unit_test(device_revokes_when_its_medium_changes),
         cmocka_unit_test(device_that_goes_gets_no_other_medium),
