@@ -79,10 +79,30 @@ int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *r
     return q.ret;
 }
 
+/* Also what a drained section lets by, sent from a callback meanwhile, has to wait. */
+static int64_t coroutine_fn ask_repair(Query *q)
+{
+    bool claims = bdrv_takes_claims(q->bs);
+    Claim claim;
+    int64_t ret;
+
+    bdrv_graph_assert_readable();
+    if (claims) {
+        claim_begin(q->bs->claims, &claim, 0, INT64_MAX, true);
+    }
+    bdrv_forget_mappings(q->bs);
+    ret = ask_check(q);
+    bdrv_forget_mappings(q->bs);
+    if (claims) {
+        claim_end(q->bs->claims, &claim);
+    }
+    return ret;
+}
+
 int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvCheckReport *report,
                 void *opaque)
 {
-    Query q = {.bs = bs, .ask = ask_check, .result = result, .report = report, .opaque = opaque,
+    Query q = {.bs = bs, .ask = ask_repair, .result = result, .report = report, .opaque = opaque,
                .fix = fix};
 
     GLOBAL_STATE_CODE();
@@ -94,9 +114,7 @@ int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvChec
         return -EACCES;
     }
     bdrv_drained_begin(bs);
-    bdrv_forget_mappings(bs);
     bdrv_run_co(query_entry, &q);
-    bdrv_forget_mappings(bs);
     bdrv_drained_end(bs);
     return q.ret;
 }

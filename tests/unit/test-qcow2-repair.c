@@ -336,6 +336,49 @@ static void any_failed_request_leaves_it_no_worse(void **state)
     }
 }
 
+/* Writes a cluster in each turn of the event loop. */
+typedef struct Intruder {
+    BlockBackend *blk;
+    int64_t at;
+    bool stop;
+    bool pending;
+} Intruder;
+
+static void intrude(void *opaque)
+{
+    static const uint8_t data[4096] = {1};
+    Intruder *in = opaque;
+
+    in->pending = !in->stop && in->at + 4096 <= blk_getlength(in->blk);
+    if (in->pending) {
+        assert_int_equal(blk_pwrite(in->blk, in->at, sizeof(data), data, 0), 0);
+        in->at += 64 * 1024;
+        aio_bh_oneshot(aio_context_main(), intrude, in);
+    }
+}
+
+/* The main thread polls while it repairs, and its callbacks may write. */
+static void a_callback_that_writes_waits_for_the_end(void **state)
+{
+    Image (*const some[])(void) = {drop_reference, lose_refcount, clear_copied};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(some); i++) {
+        Image image = some[i]();
+        g_autofree char *path = store_image(&image);
+        BlockBackend *blk = open_qcow2(path, BDRV_O_NO_BACKING | BDRV_O_RDWR);
+        Intruder in = {.blk = blk, .pending = true};
+        BdrvCheckResult r;
+
+        aio_bh_oneshot(aio_context_main(), intrude, &in);
+        assert_int_equal(bdrv_repair(blk_bs(blk), ALL, &r, NULL, NULL), 0);
+        in.stop = true;
+        AIO_WAIT_WHILE(in.pending);
+        assert_true(in.at > 0);
+        blk_unref(blk);
+        assert_clean(path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +392,7 @@ int main(void)
         cmocka_unit_test(every_width_is_built_anew),
         cmocka_unit_test(a_node_for_reading_is_refused),
         cmocka_unit_test(any_failed_request_leaves_it_no_worse),
+        cmocka_unit_test(a_callback_that_writes_waits_for_the_end),
     };
 
     return cmocka_run_group_tests(tests, qcow2_group_setup, driver_group_teardown);
