@@ -379,6 +379,31 @@ static void a_callback_that_writes_waits_for_the_end(void **state)
     }
 }
 
+/* What was discarded and is not yet given back is no leak: it would be given back twice. */
+static void what_is_on_its_way_back_is_no_leak(void **state)
+{
+    g_autofree uint8_t *data = pattern(64 * 1024, 1);
+    g_autoptr(JsonObject) create = options_of("size=1M");
+    g_autofree char *path = test_path("retired.qcow2");
+    BlockBackend *blk;
+    BdrvCheckResult r;
+    GError *err = NULL;
+    bool ok = bdrv_create(bdrv_find_format("qcow2"), path, create, &err);
+
+    assert_ok(ok, err);
+    blk = open_qcow2(path, BDRV_O_RDWR | BDRV_O_UNMAP);
+    assert_int_equal(blk_pwrite(blk, 0, 64 * 1024, data, 0), 0);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_int_equal(blk_pdiscard(blk, 0, 64 * 1024), 0);
+    assert_int_equal(bdrv_repair(blk_bs(blk), ALL, &r, NULL, NULL), 0);
+    assert_int_equal(r.leaks_fixed, 0);
+    assert_int_equal(blk_pwrite(blk, 128 * 1024, 64 * 1024, data, 0), 0);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_int_equal(blk_pwrite(blk, 256 * 1024, 64 * 1024, data, 0), 0);
+    blk_unref(blk);
+    assert_clean(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +418,7 @@ int main(void)
         cmocka_unit_test(a_node_for_reading_is_refused),
         cmocka_unit_test(any_failed_request_leaves_it_no_worse),
         cmocka_unit_test(a_callback_that_writes_waits_for_the_end),
+        cmocka_unit_test(what_is_on_its_way_back_is_no_leak),
     };
 
     return cmocka_run_group_tests(tests, qcow2_group_setup, driver_group_teardown);
