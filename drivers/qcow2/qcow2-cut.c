@@ -137,8 +137,10 @@ static int coroutine_fn GRAPH_RDLOCK cut_locked(Qcow2Writer *w) TSA_REQUIRES(w->
     if (ret == 0 && end.cluster << w->s->geo.cluster_bits < qcow2_file_length(w->s)) {
         ret = bdrv_co_truncate(w->s->file, end.cluster << w->s->geo.cluster_bits, false,
                                BLOCK_PREALLOC_OFF, NULL);
-        if (ret >= 0) {
-            w->virgin = MIN(w->virgin, end.cluster << w->s->geo.cluster_bits);
+        if (ret >= 0) { /* up to where it ends now: a device is as long as before */
+            uint64_t clusters = qcow2_clusters(&w->s->geo, qcow2_file_length(w->s));
+
+            w->virgin = MIN(w->virgin, clusters << w->s->geo.cluster_bits);
         }
     }
     return MIN(ret, 0);

@@ -40,6 +40,7 @@ typedef struct FaultHold {
 static FaultPlan fault;
 static FaultHold fault_hold;
 static uint8_t fault_discarded; /* what is discarded reads as this */
+static bool fault_keeps_length; /* like a device: it does not get shorter */
 
 static void fault_arm(int n, int error, bool once, FaultManner manner)
 {
@@ -184,6 +185,9 @@ static int coroutine_fn fault_co_truncate(BlockDriverState *bs, int64_t offset, 
     int ret = 0;
 
     bdrv_graph_assert_readable();
+    if (fault_keeps_length && !exact && offset <= bdrv_getlength(bs)) {
+        return 0;
+    }
     if (!fails || fault.manner != FAULT_NOTHING_DONE) {
         ret = bdrv_co_truncate(fault_image(bs), offset, exact, BLOCK_PREALLOC_OFF, errp);
     }

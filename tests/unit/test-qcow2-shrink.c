@@ -207,6 +207,32 @@ static void a_small_file_with_many_entries_is_given_up_in_portions(void **state)
     assert_copy_whole(path); /* no reference went twice */
 }
 
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+/* The image cannot be cut there: what was given up is still to be read below. */
+static void what_a_device_keeps_is_not_taken_for_zeros(void **state)
+{
+    g_autofree char *path = create_image("size=1M,cluster_size=4k");
+    g_autofree uint8_t *data = pattern(512 * KiB, 3);
+    BlockBackend *blk;
+
+    assert_int_equal(truncate(path, 4 * MiB), 0);
+    fault_keeps_length = true;
+    fault_discarded = 0xee;
+    blk = open_on_fault(path, BDRV_O_NO_FLUSH);
+    assert_int_equal(blk_pwrite(blk, 0, 4 * KiB, data, 0), 0); /* the L2 table, too, stays */
+    assert_int_equal(blk_pwrite(blk, 4 * KiB, 508 * KiB, data + 4 * KiB, 0), 0);
+    assert_int_equal(blk_truncate(blk, 4 * KiB, true, BLOCK_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(blk_truncate(blk, 1 * MiB, true, BLOCK_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(blk_pwrite(blk, 256 * KiB, 512, data, 0), 0);
+    assert_reads(blk, 256 * KiB, 512, data);
+    assert_reads(blk, 256 * KiB + 512, 4 * KiB - 512, NULL);
+    blk_unref(blk);
+    fault_keeps_length = false;
+    fault_discarded = 0;
+    assert_copy_whole(path);
+}
+
 static int setup(void **state)
 {
     GError *err = NULL;
@@ -220,6 +246,7 @@ int main(void)
         cmocka_unit_test(blocks_for_nothing_but_one_another_go_together),
         cmocka_unit_test(blocks_that_may_be_dropped_are_put_back_before_they_are_used),
         cmocka_unit_test(a_small_file_with_many_entries_is_given_up_in_portions),
+        cmocka_unit_test(what_a_device_keeps_is_not_taken_for_zeros),
     };
 
     return cmocka_run_group_tests_name("qcow2 shrink", tests, setup, driver_group_teardown);
