@@ -54,27 +54,35 @@ static int coroutine_fn GRAPH_RDLOCK find_run(Qcow2State *s, uint64_t start, uin
     return 0;
 }
 
+/* Let @word say nothing, and give up the place that it has kept, if that is a cluster. */
+static int coroutine_fn GRAPH_RDLOCK clear_word(Qcow2Writer *w, uint64_t *word)
+{
+    BdrvPlace old = { .offset = *word & QCOW2_OFFSET_MASK,
+                      .bytes = qcow2_cluster_size(&w->s->geo), .cookie = QCOW2_DISCARD_OTHER };
+
+    if (qcow2_offset_into_cluster(&w->s->geo, old.offset)) {
+        return qcow2_signal_corruption(w, "Cannot free unaligned cluster %#" G_GINT64_MODIFIER
+                                       "x", (uint64_t)old.offset);
+    }
+    if (old.offset != 0) {
+        bdrv_retire(w->bs, &old);
+    }
+    qcow2_store_word(word, 0);
+    return 0;
+}
+
 /* Nothing where there were zeros: without a backing file that is the same. */
 static int coroutine_fn GRAPH_RDLOCK clear_run(Qcow2Writer *w, uint64_t start, uint64_t run)
 {
-    const Qcow2Geometry *geo = &w->s->geo;
     Qcow2L2Ref ref;
     int ret;
 
     co_mutex_lock(&w->lock);
     ret = qcow2_l2_for_write(w, start, &ref);
-    for (uint64_t i = 0; ret == 0 && i < run >> geo->cluster_bits; i++) {
-        uint64_t place = ref.words[i] & QCOW2_OFFSET_MASK;
-
-        if (place != 0) {
-            BdrvPlace old = { .offset = place, .bytes = qcow2_cluster_size(geo),
-                              .cookie = QCOW2_DISCARD_OTHER };
-
-            bdrv_retire(w->bs, &old);
-        }
-        qcow2_store_word(&ref.words[i], 0);
-    }
     if (ret == 0) {
+        for (uint64_t i = 0; ret == 0 && i < run >> w->s->geo.cluster_bits; i++) {
+            ret = clear_word(w, &ref.words[i]);
+        }
         qcow2_l2_done(w, &ref, true);
     }
     co_mutex_unlock(&w->lock);

@@ -284,6 +284,36 @@ static void shared_clusters_keep_the_width(void **state)
     assert_refused(path, "refcount_bits=1", "Cannot decrease refcount entry width to 1 bits");
 }
 
+/* A zero cluster that keeps a place between two clusters: neither is given back. */
+static void a_place_that_is_no_cluster_is_not_given_back(void **state)
+{
+    g_autofree char *path = create_image("lying.qcow2", "cluster_size=64k", 1 * MiB);
+    g_autofree uint8_t *zeros = g_malloc0(192 * KiB);
+    BlockBackend *blk = open_writable(path);
+    int64_t table, place, refcounts;
+    char *data = NULL;
+    GError *err = NULL;
+    gsize size;
+
+    assert_int_equal(blk_pwrite(blk, 0, 192 * KiB, zeros, 0), 0);
+    blk_unref(blk);
+    table = number_at(path, number_at(path, 40, 8), 8) & QCOW2_OFFSET_MASK;
+    place = number_at(path, table, 8) & QCOW2_OFFSET_MASK;
+    refcounts = number_at(path, number_at(path, 48, 8), 8) + 2 * (place >> 16);
+    assert_true(g_file_get_contents(path, &data, &size, NULL));
+    data[table + 6] |= 512 >> 8;
+    data[table + 7] |= QCOW2_ZERO;
+    assert_true(g_file_set_contents(path, data, size, NULL));
+    g_free(data);
+    blk = open_writable(path);
+    assert_false(try_amend(blk, "compat=0.10", &err));
+    g_clear_error(&err);
+    blk_unref(blk);
+    assert_int_equal(number_at(path, 4, 4), 3);
+    assert_true(number_at(path, 72, 8) & QCOW2_INCOMPAT_CORRUPT);
+    assert_int_equal(number_at(path, refcounts, 4), 0x10001);
+}
+
 /* ---- Progress, errors ---------------------------------------------------------------------- */
 
 static void note_progress(void *opaque, int64_t done, int64_t total)
@@ -368,6 +398,7 @@ int main(void)
         cmocka_unit_test(names_in_the_header_stay),
         cmocka_unit_test(what_cannot_be_is_refused_and_changes_nothing),
         cmocka_unit_test(shared_clusters_keep_the_width),
+        cmocka_unit_test(a_place_that_is_no_cluster_is_not_given_back),
         cmocka_unit_test(progress_goes_up),
         cmocka_unit_test(an_error_at_each_step_leaves_a_whole_image),
     };
