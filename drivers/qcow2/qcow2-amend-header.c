@@ -131,6 +131,7 @@ static int coroutine_fn GRAPH_RDLOCK build(Switch *w, const Qcow2Extensions *ext
         w->end = find_end(w->buf, w->size, w->header.header_length, &names);
         if (names && w->end > BDRV_SECTOR_SIZE) {
             drop_names(w, names);
+            names = 0; /* another extension is there now */
         }
         if (names && !place_name(w)) {
             drop_names(w, names);

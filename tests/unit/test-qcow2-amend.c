@@ -235,6 +235,29 @@ static void names_in_the_header_stay(void **state)
     }
 }
 
+/* No place for the name but that of an extension which nobody here knows. */
+static void extensions_that_are_not_known_do_not_make_room_for_a_name(void **state)
+{
+    static const uint8_t first[] = "AAAA\0\0\0\x10what it is for..", second[] = "BBBB\0\0\x1d\xb0";
+    g_autofree char *path = create_image("odd.qcow2", "cluster_size=8k", 1 * MiB);
+    g_autofree char *name = g_strnfill(440, 'n'), *data = NULL, *after = NULL;
+    BlockBackend *blk;
+    GError *err = NULL;
+    gsize size;
+
+    assert_true(g_file_get_contents(path, &data, &size, NULL));
+    memset(data + 112, 0, 8 * KiB - 112);
+    memcpy(data + 112, first, 24);
+    memcpy(data + 136, second, 8);
+    assert_true(g_file_set_contents(path, data, size, NULL));
+    blk = open_writable(path);
+    assert_false(bdrv_change_backing_file(blk_bs(blk), name, "raw", &err));
+    assert_error_has(&err, "larger than the first cluster");
+    blk_unref(blk);
+    assert_true(g_file_get_contents(path, &after, NULL, NULL));
+    assert_memory_equal(after, data, 8 * KiB);
+}
+
 /* ---- What is refused ---------------------------------------------------------------------- */
 
 static void assert_refused(const char *path, const char *text, const char *part)
@@ -396,6 +419,7 @@ int main(void)
         cmocka_unit_test(data_survives_each_change),
         cmocka_unit_test(snapshots_without_extra_data_get_what_version_3_requires),
         cmocka_unit_test(names_in_the_header_stay),
+        cmocka_unit_test(extensions_that_are_not_known_do_not_make_room_for_a_name),
         cmocka_unit_test(what_cannot_be_is_refused_and_changes_nothing),
         cmocka_unit_test(shared_clusters_keep_the_width),
         cmocka_unit_test(a_place_that_is_no_cluster_is_not_given_back),
