@@ -79,6 +79,24 @@ int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *r
     return q.ret;
 }
 
+/*
+ * What is retired would be a leak for it: once that is repaired, nobody may give it back a
+ * second time. After a flush nothing is.
+ */
+static int64_t coroutine_fn GRAPH_RDLOCK flush_and_check(Query *q)
+{
+    int ret = bdrv_co_flush(q->bs);
+
+    if (ret < 0 && q->report) {
+        g_autofree char *line = g_strdup_printf("ERROR: '%s': could not flush: %s",
+                                                q->bs->filename, g_strerror(-ret));
+
+        q->report(q->opaque, line);
+    }
+    q->result->check_errors += ret < 0;
+    return ret < 0 ? ret : ask_check(q);
+}
+
 /* Also what a drained section lets by, sent from a callback meanwhile, has to wait. */
 static int64_t coroutine_fn ask_repair(Query *q)
 {
@@ -91,9 +109,7 @@ static int64_t coroutine_fn ask_repair(Query *q)
         claim_begin(q->bs->claims, &claim, 0, INT64_MAX, true);
     }
     bdrv_forget_mappings(q->bs);
-    /* Places that are on their way back look like leaks, and would be given back twice. */
-    ret = retire_list_empty(q->bs->retired) ? 0 : bdrv_co_flush(q->bs);
-    ret = ret < 0 ? ret : ask_check(q);
+    ret = flush_and_check(q);
     bdrv_forget_mappings(q->bs);
     if (claims) {
         claim_end(q->bs->claims, &claim);

@@ -383,9 +383,9 @@ int bdrv_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckReport *r
 /*
  * The same, repairing what it finds and @fix (BdrvCheckFix) allows: what is
  * repaired counts in @result as fixed, the rest as found. The node must be
- * open for writing (else -EACCES) and is drained meanwhile; nothing cached of
- * it outlives the call. On -errno it is left no worse than it was. Global
- * state; waits for I/O.
+ * open for writing (else -EACCES); it is flushed before, and drained meanwhile;
+ * nothing cached of it outlives the call. On -errno it is left no worse than it
+ * was. Global state; waits for I/O.
  */
 int bdrv_repair(BlockDriverState *bs, int fix, BdrvCheckResult *result, BdrvCheckReport *report,
                 void *opaque);
