@@ -278,7 +278,7 @@ int coroutine_fn qcow2_co_check(BlockDriverState *bs, int fix, BdrvCheckResult *
         .file_length = qcow2_file_length(s),
         .nb_blocks = CLAMP(BLOCK_CACHE_BYTES >> s->geo.cluster_bits, 2, MAX_BLOCKS),
     };
-    int ret;
+    int ret, written;
 
     if (fix) {
         c.too_low = g_array_new(false, false, sizeof(uint64_t));
@@ -289,12 +289,16 @@ int coroutine_fn qcow2_co_check(BlockDriverState *bs, int fix, BdrvCheckResult *
     qcow2_check_drop_blocks(&c);
     result->total_clusters = qcow2_clusters(&s->geo, s->header.size);
     /* What is in memory only is not looked at. */
-    ret = s->writer ? qcow2_write_back(s->writer, true) : 0;
+    ret = written = s->writer ? qcow2_write_back(s->writer, true) : 0;
     if (ret == 0) {
         ret = check_all(&c);
+    } else {
+        qcow2_check_report(&c, "ERROR: '%s': could not write back the metadata: %s", s->name,
+                           g_strerror(-ret));
+        result->check_errors++;
     }
     check_clear(&c);
-    if (fix) {
+    if (fix && written == 0) { /* else memory has what the file has not, and nothing changed */
         int forgot = qcow2_repair_forget(s);
 
         ret = ret < 0 ? ret : forgot;

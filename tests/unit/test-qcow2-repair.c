@@ -419,6 +419,52 @@ static void what_was_discarded_before_is_not_given_out_twice(void **state)
     assert_clean(path);
 }
 
+/* With lazy refcounts, what the file says of them is old. */
+static void refcounts_that_cannot_be_written_before_are_not_forgotten(void **state)
+{
+    g_autofree char *path = create_image("lazy.qcow2", "size=1M,lazy_refcounts=on");
+    BlockBackend *blk = open_blk(options_of("driver=qcow2,file.driver=fault,file.image.driver=file,"
+                                            "file.image.filename=%s", path),
+                                 BDRV_O_RDWR | BDRV_O_NO_FLUSH);
+    g_autofree uint8_t *data = pattern(512 * KiB, 2);
+    BdrvCheckResult r;
+
+    assert_int_equal(blk_pwrite(blk, 0, 256 * KiB, data, 0), 0);
+    assert_int_equal(blk_flush(blk), 0);
+    fault_arm(0, -EIO, true, FAULT_NOTHING_DONE);
+    fault.only = BDRV_IO_WRITE;
+    assert_int_equal(bdrv_repair(blk_bs(blk), ALL, &r, NULL, NULL), -EIO);
+    fault_disarm();
+    assert_true(fault.hit);
+    assert_int_equal(blk_pwrite(blk, 256 * KiB, 256 * KiB, data + 256 * KiB, 0), 0);
+    assert_reads(blk, 0, 512 * KiB, data);
+    blk_unref(blk);
+    assert_clean(path);
+}
+
+/* The tables are still to be written then, and stay in memory. */
+static void tables_that_cannot_be_written_before_are_not_forgotten(void **state)
+{
+    g_autofree char *path = create_image("tables.qcow2", "size=1M");
+    BlockBackend *blk = open_blk(options_of("driver=qcow2,file.driver=fault,file.image.driver=file,"
+                                            "file.image.filename=%s", path),
+                                 BDRV_O_RDWR | BDRV_O_NO_FLUSH);
+    g_autofree uint8_t *data = pattern(256 * KiB, 3);
+    BdrvCheckResult r;
+
+    for (int64_t at = 0; at < 256 * KiB; at += 64 * KiB) { /* a new table is written at once */
+        assert_int_equal(blk_pwrite(blk, at, 64 * KiB, data + at, 0), 0);
+    }
+    fault_arm(0, -EIO, true, FAULT_NOTHING_DONE);
+    fault.only = BDRV_IO_WRITE;
+    assert_int_equal(bdrv_repair(blk_bs(blk), ALL, &r, NULL, NULL), -EIO);
+    fault_disarm();
+    assert_true(fault.hit);
+    assert_reads(blk, 0, 256 * KiB, data);
+    blk_unref(blk);
+    assert_clean(path);
+}
+
 static int setup(void **state)
 {
     GError *err = NULL;
@@ -441,6 +487,8 @@ int main(void)
         cmocka_unit_test(any_failed_request_leaves_it_no_worse),
         cmocka_unit_test(a_callback_that_writes_waits_for_the_end),
         cmocka_unit_test(what_was_discarded_before_is_not_given_out_twice),
+        cmocka_unit_test(refcounts_that_cannot_be_written_before_are_not_forgotten),
+        cmocka_unit_test(tables_that_cannot_be_written_before_are_not_forgotten),
     };
 
     return cmocka_run_group_tests(tests, setup, driver_group_teardown);
