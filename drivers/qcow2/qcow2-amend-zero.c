@@ -57,14 +57,13 @@ static int coroutine_fn GRAPH_RDLOCK find_run(Qcow2State *s, uint64_t start, uin
 /* Let @word say nothing, and give up the place that it has kept, if that is a cluster. */
 static int coroutine_fn GRAPH_RDLOCK clear_word(Qcow2Writer *w, uint64_t *word)
 {
-    BdrvPlace old = { .offset = *word & QCOW2_OFFSET_MASK,
-                      .bytes = qcow2_cluster_size(&w->s->geo), .cookie = QCOW2_DISCARD_OTHER };
+    BdrvPlace old = qcow2_entry_place(&w->s->geo, *word, QCOW2_DISCARD_OTHER);
 
     if (qcow2_offset_into_cluster(&w->s->geo, old.offset)) {
         return qcow2_signal_corruption(w, "Cannot free unaligned cluster %#" G_GINT64_MODIFIER
                                        "x", (uint64_t)old.offset);
     }
-    if (old.offset != 0) {
+    if (old.bytes != 0) {
         bdrv_retire(w->bs, &old);
     }
     qcow2_store_word(word, 0);
