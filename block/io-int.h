@@ -168,8 +168,9 @@ int coroutine_fn bdrv_co_release_retired(BlockDriverState *bs) GRAPH_RDLOCK;
 /* 0, or -errno with @errp. */
 typedef int coroutine_fn BdrvAloneFunc(BlockDriverState *bs, void *opaque, GError **errp);
 /*
- * Run @change in a coroutine with the graph lock held shared. The node is drained, and was
- * flushed; no mapping is remembered before or after. If the length is another then, the
+ * Run @change in a coroutine with the graph lock held shared. The node is drained, was
+ * flushed, and if it takes claims @change has claimed all of it: it must not claim there
+ * itself. No mapping is remembered before or after. If the length is another then, the
  * parents are told. 0, or -errno with @errp. Main thread, not in a coroutine.
  */
 int bdrv_run_alone(BlockDriverState *bs, BdrvAloneFunc *change, void *opaque, GError **errp);
