@@ -6,9 +6,10 @@
  * QEMU); its sections are named below. All numbers on disk are big-endian.
  *
  * Invariants:
- *  1. After open nothing in Qcow2State changes but what has its own lock: the
- *     L2 cache, and what the first request loads under load_lock and then
- *     publishes (the L1 table, the preallocation hint).
+ *  1. After open nothing in Qcow2State changes in a node that is only read but what has
+ *     its own lock: the L2 cache, and what the first request loads under load_lock and
+ *     then publishes (the L1 table, the preallocation hint). With a writer the rest does,
+ *     under its lock, or while the node is drained or one request has claimed all of it.
  *  2. No number from the image is used before it was checked; no size from
  *     the image is allocated that the file cannot fill.
  */
