@@ -69,8 +69,11 @@ static void coroutine_fn GRAPH_RDLOCK free_places(Edition *e, const GArray *plac
     }
 }
 
-/* The table and the clusters of a stored bitmap are to be freed. 0 or -errno. */
-static int coroutine_fn GRAPH_RDLOCK drop_stored(Edition *e, const Qcow2Bitmap *bm)
+/*
+ * The table and the clusters of a stored bitmap are to be freed. What a table refers to
+ * that cannot be read is leaked.
+ */
+static void coroutine_fn GRAPH_RDLOCK drop_stored(Edition *e, const Qcow2Bitmap *bm)
 {
     const Qcow2Geometry *geo = &e->s->geo;
     Qcow2Window window = { .file = e->s->file };
@@ -89,7 +92,6 @@ static int coroutine_fn GRAPH_RDLOCK drop_stored(Edition *e, const Qcow2Bitmap *
         }
     }
     qcow2_window_clear(&window);
-    return ret;
 }
 
 /* ---- Publishing -------------------------------------------------------------------- */
@@ -265,7 +267,7 @@ static int coroutine_fn GRAPH_RDLOCK edit_all(Edition *e, const char *name)
         if (!(bdrv_dirty_bitmap_state(bitmap) & BDRV_BITMAP_INCONSISTENT)) {
             ret = store_bitmap(e, bitmap);
             if (ret >= 0 && old) {
-                ret = drop_stored(e, old);
+                drop_stored(e, old);
             }
         } else if (old) {
             qcow2_bitmaps_append(e->bitmaps, old);
@@ -279,18 +281,16 @@ static int coroutine_fn GRAPH_RDLOCK edit_all(Edition *e, const char *name)
 
 static int coroutine_fn GRAPH_RDLOCK edit_without(Edition *e, const char *name)
 {
-    int ret = 0;
-
-    for (guint i = 0; i < e->s->bitmaps->len && ret >= 0; i++) {
+    for (guint i = 0; i < e->s->bitmaps->len; i++) {
         const Qcow2Bitmap *bm = &g_array_index(e->s->bitmaps, Qcow2Bitmap, i);
 
         if (strcmp(bm->name, name) == 0) {
-            ret = drop_stored(e, bm);
+            drop_stored(e, bm);
         } else {
             qcow2_bitmaps_append(e->bitmaps, bm);
         }
     }
-    return ret;
+    return 0;
 }
 
 static void coroutine_fn task_entry(void *opaque)

@@ -213,6 +213,29 @@ static void damaged_directories_are_refused(void **state)
     }
 }
 
+/* As one that is in use may be: what nobody can find is lost, and it can go. */
+static void a_bitmap_whose_table_cannot_be_read_can_be_removed(void **state)
+{
+    Image image = load_fixture("bitmaps.qcow2");
+    uint64_t at = get64(&image, extension_at(&image, QCOW2_EXT_BITMAPS) + 16);
+    uint16_t name_size = qcow2_be16(image.data + at + 18);
+    g_autofree char *name = g_strndup((char *)image.data + at + 24, name_size), *path = NULL;
+    BlockBackend *blk;
+
+    put64(&image, at, UINT64_MAX << image.cluster_bits);
+    put_bytes(&image, at + 12, 4, QCOW2_BITMAP_IN_USE);
+    path = store_image(&image);
+    blk = open_qcow2(path, BDRV_O_RDWR | BDRV_O_NO_FLUSH);
+    remove_bitmap(blk, name);
+    blk_unref(blk);
+    blk = open_qcow2(path, 0);
+    assert_true(bdrv_dirty_bitmaps_load(blk_bs(blk), NULL));
+    assert_null(bdrv_dirty_bitmap_find(blk_bs(blk), name));
+    assert_non_null(bdrv_dirty_bitmap_next(blk_bs(blk), NULL)); /* others stay */
+    blk_unref(blk);
+    assert_not_corrupt(path);
+}
+
 static void extra_data_is_refused(void **state)
 {
     Image image = load_fixture("bitmaps.qcow2");
@@ -560,6 +583,7 @@ int main(void)
         cmocka_unit_test(stored_bitmaps_are_loaded_read_only),
         cmocka_unit_test(damaged_tables_are_refused),
         cmocka_unit_test(damaged_directories_are_refused),
+        cmocka_unit_test(a_bitmap_whose_table_cannot_be_read_can_be_removed),
         cmocka_unit_test(extra_data_is_refused),
         cmocka_unit_test(bitmaps_survive_closing),
         cmocka_unit_test(guest_writes_mark_stored_bitmaps),
