@@ -5,7 +5,8 @@
  *
  * Invariants:
  *  1. data_end <= file_end; the node is as long as data_end, the file as file_end. It
- *     reads as zeros from zero_start on, which is where the last write of data ended.
+ *     reads as zeros from data_end on, and where zero_start is further, from there: that
+ *     is the furthest that a write of data beyond data_end goes, also while it is in flight.
  *  2. A write beyond file_end begins after the step that makes room for it: no write is
  *     in flight where a step zeroes.
  *  3. While the node is writable nobody else may write to the file or change its length.
@@ -222,7 +223,8 @@ static int coroutine_fn before_write(BlockDriverState *bs, int64_t offset, int64
     ret = know_ends(bs);
     if (ret >= 0) {
         make_room(bs, end);
-        ret = zeros && offset >= s->zero_start && end <= s->file_end;
+        /* Before data_end there may be data that was written in place. */
+        ret = zeros && offset >= MAX(s->zero_start, s->data_end) && end <= s->file_end;
         s->zero_start = MAX(s->zero_start, ret ? 0 : end);
     }
     co_mutex_unlock(&s->lock);

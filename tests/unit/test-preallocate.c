@@ -137,6 +137,25 @@ static void zeros_beyond_the_data_are_there_already(void **state)
     g_free(data);
 }
 
+/* Between the end of the last growing write and that of the zeros behind it. */
+static void data_among_the_zeros_is_zeroed(void **state)
+{
+    uint8_t *data;
+    g_autofree char *path = start_file(&data);
+    BlockBackend *blk = open_filter(path, "", BDRV_O_RDWR);
+
+    write_at(blk, START, 28 * KiB, data); /* up to 128k */
+    zeroes_at(blk, 150 * KiB, 50 * KiB, 0);
+    write_at(blk, 160 * KiB, 10 * KiB, data); /* in place */
+    zeroes_at(blk, 155 * KiB, 75 * KiB, 0);
+    assert_bytes(blk, 128 * KiB, 102 * KiB, NULL);
+    zeroes_at(blk, 230 * KiB, 10 * KiB, 0);
+    assert_int_equal(bdrv_getlength(filter_of(blk)), 240 * KiB);
+    assert_bytes(blk, 230 * KiB, 10 * KiB, NULL);
+    blk_unref(blk);
+    g_free(data);
+}
+
 static void resizing_counts_as_data(void **state)
 {
     uint8_t *data;
@@ -246,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_file_grows_in_steps_and_is_cut_at_the_end),
         cmocka_unit_test(zeros_beyond_the_data_are_there_already),
+        cmocka_unit_test(data_among_the_zeros_is_zeroed),
         cmocka_unit_test(resizing_counts_as_data),
         cmocka_unit_test(reopened_for_reading_the_file_is_cut),
         cmocka_unit_test(a_step_that_fails_is_not_tried_again),
