@@ -74,9 +74,14 @@ class MapTest(harness.ToolTest):
 
     def test_wrong_usage(self):
         self.need_reference_text()
-        for args in ([], ['a', 'b'], ['--output=xml', 'a'], ['missing'],
-                     ['-f', 'raw', '--image-opts', 'driver=raw']):
+        for args in ([], ['a', 'b'], ['missing'], ['-f', 'raw', '--image-opts', 'driver=raw']):
             self.check_same('map', *args)
+
+    def test_forms_of_output(self):
+        result = self.img('map', '--output=xml', 'a')
+        self.assertEqual((result.status, result.out), (1, ''))
+        self.assertIn("--output expects 'human', 'json' or 'ascii' not 'xml'\n", result.err)
+        self.assertNotIn('expects', self.img('map', '--output=ascii', 'missing').err)
 
     def test_a_hole_is_asked_for_once(self):
         size = 15 << 40

@@ -172,8 +172,7 @@ static bool take_output(const ImgArgs *args, MapOutput *output)
             return true;
         }
     }
-    /* QEMU's words. */
-    img_usage_error(args, "--output expects 'human' or 'json' not '%s'", optarg);
+    img_usage_error(args, "--output expects 'human', 'json' or 'ascii' not '%s'", optarg);
     return false;
 }
 
