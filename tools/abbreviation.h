@@ -7,11 +7,13 @@
 
 /*
  * Write out the long options in @argv that only an option which QEMU's tools do not have
- * makes ambiguous: "--prog" means "--progress", though there is "--progress-fd" as well.
+ * makes ambiguous: "--prog" means "--progress", though there is "--progress-fd" as well, and
+ * "--c" of convert "--copy-range-offloading", though there is "--compress".
  * All else is left to getopt_long(), which is called with the same @letters and @longs
- * afterwards.
+ * afterwards. @ours_alone: the names of such options besides those that all programs have
+ * in common, ended by NULL; NULL: none.
  */
 void tool_expand_abbreviations(int argc, char **argv, const char *letters,
-                               const struct option *longs);
+                               const struct option *longs, const char *const *ours_alone);
 
 #endif

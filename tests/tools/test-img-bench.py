@@ -13,6 +13,7 @@ RUNS = (
     '-c 5 -o 256k', '-q -c 5', '-i threads -c 5', '-i io_uring -c 5', '-n -t none -c 5',
     '-c 50 -d 10 -w --flush-interval 10', '-c 50 -d 3 -w --flush-interval 7 --no-drain',
     '-c 9 -w -t writethrough', '-c 9 -w -t none', '-c 9 -w -t unsafe -S 0', '-U -c 3',
+    '--a threads -c 3', '--o 64k -c 3',
 )
 REFUSED = (
     '-c 0', '-c x', '-c 4294967296', '-c 1 -d 0', '-c 1 -s 0', '-c 1 -S -1', '-c 1 -o -1',

@@ -187,6 +187,19 @@ class ConvertTest(harness.ToolTest):
                 self.assertIn(target, result.err)
         self.assertEqual(self.read('a.raw'), before)
 
+    def test_options_cut_short(self):
+        """What QEMU takes is not ambiguous because of options that are ours alone."""
+        for args in (['--c'], ['--for'], ['--p', '4'], ['--r', '1G']):
+            result = self.img('convert', '-f', 'raw', *args, 'a.raw', 'ours')
+            self.assertEqual((result.status, result.out, result.err), (0, '', ''), args)
+            self.assertEqual(self.read('ours'), self.read('a.raw'))
+            if harness.reference_version() >= (10, 0):
+                self.make('convert', '-f', 'raw', *args, 'a.raw', 'theirs')
+        # Where QEMU has none of that name, ours is meant, though --progress-fd is not.
+        result = self.img('convert', '--form', 'raw', '--prog', 'a.raw', 'ours')
+        self.assertEqual((result.status, result.err), (0, ''), result)
+        self.assertIn('100.00', result.out)
+
     def test_backing_file_is_not_overwritten(self):
         self.make('create', '-q', '-f', 'qcow2', '-b', 'a.raw', '-F', 'raw', 'top.qcow2')
         before = self.read('a.raw')

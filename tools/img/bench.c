@@ -325,6 +325,9 @@ static int bench_run(ImgArgs *args)
     return check_options(&b) ? bench_image(&b) : 1;
 }
 
+/* QEMU 10.0 has these with their letters only, if at all. */
+static const char *const ours_alone[] = { "object", "quiet", NULL };
+
 const ImgCommand img_bench_command = {
     .name = "bench",
     .summary = "Time requests to an image",
@@ -333,6 +336,7 @@ const ImgCommand img_bench_command = {
                 "[-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]]\n"
                 "[-U] [-q] FILENAME",
     .options = bench_options,
+    .ours_alone = ours_alone,
     .operands = "FILENAME\n"
                 "   the image file, or an option list",
     .run = bench_run,

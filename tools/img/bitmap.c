@@ -268,12 +268,16 @@ static int bitmap_run(ImgArgs *args)
     return change_image(&b);
 }
 
+/* QEMU 10.0 has these with their letters only, if at all. */
+static const char *const ours_alone[] = { "format", NULL };
+
 const ImgCommand img_bitmap_command = {
     .name = "bitmap",
     .summary = "Perform modifications of the persistent bitmap in the image",
     .synopsis = "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...\n"
                 "[-f FMT | --image-opts] [-b FILE [-F FMT]] [-g SIZE] FILENAME BITMAP",
     .options = bitmap_options,
+    .ours_alone = ours_alone,
     .operands = "FILENAME BITMAP\n   the image, and the name of the bitmap",
     .run = bitmap_run,
 };

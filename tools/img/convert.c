@@ -236,6 +236,12 @@ static int convert_run(ImgArgs *args)
     return status;
 }
 
+/* QEMU 10.0 has these with their letters only, if at all. */
+static const char *const ours_alone[] = {
+    "compress",        "format",       "no-create",     "progress",       "rate-limit",
+    "source-snapshot", "target-cache", "target-format", "target-options", NULL,
+};
+
 const ImgCommand img_convert_command = {
     .name = "convert",
     .summary = "Copy one image to another with optional format conversion",
@@ -245,6 +251,7 @@ const ImgCommand img_convert_command = {
                 "[--bitmaps [--skip-broken-bitmaps]] [--digest ALGORITHM] [-p] [-q]\n"
                 "FILENAME [FILENAME2 ...] TARGET",
     .options = img_convert_options,
+    .ours_alone = ours_alone,
     .operands = "FILENAME\n   the source, - for standard input; several are copied one behind "
                 "the other\n"
                 "TARGET\n   the image to write, - for standard output",

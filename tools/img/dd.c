@@ -167,12 +167,16 @@ static int dd_run(ImgArgs *args)
     return dd_images(&dd);
 }
 
+/* QEMU 10.0 has these with their letters only, if at all. */
+static const char *const ours_alone[] = { "target-format", NULL };
+
 const ImgCommand img_dd_command = {
     .name = "dd",
     .summary = "Copy input to output with optional format conversion",
     .synopsis = "[-f FMT | --image-opts] [-O FMT] [-U]\n"
                 "[bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT",
     .options = dd_options,
+    .ours_alone = ours_alone,
     .operands = "bs=SIZE\n   the size of a block in bytes (default: 512)\n"
                 "count=BLOCKS\n   where in the input to end (default: its end)\n"
                 "skip=BLOCKS\n   where in the input to begin (default: 0)\n"

@@ -169,7 +169,8 @@ static void prepare(ImgArgs *args)
     add_options(letters, longs, common_options);
     args->short_options = g_string_free(letters, FALSE);
     args->long_options = g_array_free(longs, FALSE);
-    tool_expand_abbreviations(args->argc, args->argv, args->short_options, args->long_options);
+    tool_expand_abbreviations(args->argc, args->argv, args->short_options, args->long_options,
+                              args->command->ours_alone);
     args->started = true;
     optind = 0;
 }
@@ -387,7 +388,7 @@ int img_parse_global(int argc, char **argv, const ImgCommand *const *commands, I
 
     add_options(letters, longs, global_options);
     options = (struct option *)(void *)longs->data;
-    tool_expand_abbreviations(argc, argv, letters->str, options);
+    tool_expand_abbreviations(argc, argv, letters->str, options, NULL);
     while (go_on && (letter = getopt_long(argc, argv, letters->str, options, NULL)) != -1) {
         go_on = take_global(letter, commands, global, status);
     }

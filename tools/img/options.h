@@ -44,6 +44,8 @@ typedef struct ImgCommand {
     const char *summary;
     const char *synopsis;     /* behind the command's name; lines separated by "\n" */
     const ImgOption *options; /* ended by an entry of zeros */
+    /* See tool_expand_abbreviations(). */
+    const char *const *ours_alone;
     const char *operands;     /* what stands behind the options; lines */
     int object_error;         /* the exit code if --object is wrong; 0: the usual 1 */
     int (*run)(ImgArgs *args);

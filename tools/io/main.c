@@ -203,7 +203,7 @@ int main(int argc, char **argv)
     int letter, status = 0;
 
     tool_init(argv[0]);
-    tool_expand_abbreviations(argc, argv, letters, long_options);
+    tool_expand_abbreviations(argc, argv, letters, long_options, NULL);
     while (go_on && (letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {
         go_on = take_option(&args, letter, &status);
     }
