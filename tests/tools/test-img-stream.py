@@ -146,6 +146,26 @@ class StreamTest(harness.ToolTest):
                                   stdout=subprocess.PIPE, cwd=self.scratch)
         self.assertTrue(done.stdout == self.data)
 
+    def test_a_backing_file_of_standard_input(self):
+        """A relative name has no folder to start from; an absolute one needs none."""
+        for name in ('a.raw', 'folder/../a.raw', self.path('a.raw')):
+            self.ok('create', '-q', '-f', 'qcow2', '-u', '-b', name, '-F', 'raw', 'top',
+                    str(LENGTH))
+            with open(self.path('top'), 'rb') as file:
+                for ends in ({'stdin': file}, {'input': self.read('top')}):
+                    done = subprocess.run([self.as_qemu, 'convert', '-', 'out'], check=False,
+                                          stderr=subprocess.PIPE, cwd=self.scratch, **ends)
+                    err = done.stderr.decode()
+                    self.assertEqual(done.returncode, 0 if name[0] == '/' else 1, err)
+                    if name[0] == '/':
+                        self.assert_content('out', 'raw')
+                        os.remove(self.path('out'))
+                        continue
+                    self.assertIn("standard input: Could not open backing file: '%s' is relative"
+                                  % name, err)
+                    self.assertNotIn('/proc', err)
+                    self.assertFalse(os.path.exists(self.path('out')))
+
     def test_several_in_a_row(self):
         out, _ = self.pipe('convert', '-f', 'raw', '-O', 'raw', 'a.raw', '-', '-', data=self.data)
         self.assertTrue(out == self.data * 2)

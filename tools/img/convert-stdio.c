@@ -120,11 +120,11 @@ char *img_convert_spool_stdin(Convert *conv)
 
     if (fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
         lseek(STDIN_FILENO, 0, SEEK_CUR) == 0) {
-        return g_strdup_printf("/proc/self/fd/%d", STDIN_FILENO);
+        return g_strdup_printf(CONVERT_STDIN_FOLDER "%d", STDIN_FILENO);
     }
     conv->spool_fd = make_spool();
     if (conv->spool_fd < 0 || !fill_spool(conv->spool_fd)) {
         return NULL;
     }
-    return g_strdup_printf("/proc/self/fd/%d", conv->spool_fd);
+    return g_strdup_printf(CONVERT_STDIN_FOLDER "%d", conv->spool_fd);
 }

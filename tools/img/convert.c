@@ -24,19 +24,54 @@ static bool keep_unchanged(ConvertSource *src)
     return true;
 }
 
+/* What is relative would be so to the folder that standard input's name here is in. */
+static bool refuse_relative(void *opaque, const char *image, BlockReferenceKind kind,
+                            const char *name, GError **errp)
+{
+    const Convert *conv = opaque;
+    const BlockOpenPolicy *policy = img_policy(conv->args);
+
+    if (kind == BLOCK_REFERENCE_BACKING && g_str_has_prefix(image, CONVERT_STDIN_FOLDER) &&
+        g_str_has_prefix(name, CONVERT_STDIN_FOLDER)) {
+        block_error_set(errp, EINVAL, "'%s' is relative to the image's folder, which is not known "
+                        "of standard input; give the image as a file",
+                        name + strlen(CONVERT_STDIN_FOLDER));
+        return false;
+    }
+    return policy->allow(policy->opaque, image, kind, name, errp);
+}
+
+static BlockBackend *open_stdin(Convert *conv, const char *name, int flags)
+{
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autofree char *spool = img_convert_spool_stdin(conv);
+    BlockBackend *blk;
+    GError *err = NULL;
+
+    if (spool == NULL) {
+        return NULL;
+    }
+    if (conv->args->format != NULL) {
+        json_object_set_string_member(options, "driver", conv->args->format);
+    }
+    flags |= conv->args->force_share ? BDRV_O_FORCE_SHARE : 0;
+    conv->stdin_policy = (BlockOpenPolicy){ .allow = refuse_relative, .opaque = conv };
+    blk = blk_new_open(spool, options, flags, &conv->stdin_policy, &err);
+    if (blk == NULL) {
+        tool_error_take(err, "Could not open %s: ", name);
+    }
+    return blk;
+}
+
 static bool open_source(Convert *conv, ConvertSource *src, int flags)
 {
-    g_autofree char *spool = NULL;
-
     if (!conv->args->image_opts && strcmp(src->name, "-") == 0) {
         src->name = "standard input";
-        spool = img_convert_spool_stdin(conv);
-        if (spool == NULL) {
-            return false;
-        }
+        src->blk = open_stdin(conv, src->name, flags);
+    } else {
+        src->blk = img_open(conv->args, src->name, conv->args->format, conv->args->image_opts,
+                            flags);
     }
-    src->blk = img_open(conv->args, spool != NULL ? spool : src->name, conv->args->format,
-                        conv->args->image_opts, flags);
     if (src->blk == NULL ||
         (conv->snapshot != NULL && !img_load_snapshot(src->blk, conv->snapshot))) {
         return false;

@@ -14,6 +14,9 @@ enum {
     CONVERT_OPT_DIGEST = 512,
 };
 
+/* The folder of the names that standard input is opened by. */
+#define CONVERT_STDIN_FOLDER "/proc/self/fd/"
+
 typedef struct Convert {
     ImgArgs *args;
     GPtrArray *options; /* -o */
@@ -33,6 +36,7 @@ typedef struct Convert {
     bool to_stdout;   /* the target is "-" */
     bool from_stdin;  /* the one source is "-", and read as it comes */
     int spool_fd;     /* what holds standard input, or -1 */
+    BlockOpenPolicy stdin_policy; /* for what standard input names */
     ConvertEngine engine;
 } Convert;
 
