@@ -187,6 +187,11 @@ class ConvertTest(harness.ToolTest):
                 self.assertIn(target, result.err)
         self.assertEqual(self.read('a.raw'), before)
 
+    def test_source_is_not_a_target_by_its_drivers_name(self):
+        result = self.img('convert', '-f', 'raw', 'a.raw', 'host_device:a.raw')
+        self.assertEqual(result.status, 1, result)
+        self.assertIn("is a file of the source 'a.raw'", result.err)
+
     def test_options_cut_short(self):
         """What QEMU takes is not ambiguous because of options that are ours alone."""
         for args in (['--c'], ['--for'], ['--p', '4'], ['--r', '1G']):

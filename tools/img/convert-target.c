@@ -32,6 +32,8 @@ static char *file_identity(const char *filename)
 
     if (g_str_has_prefix(filename, "file:")) {
         filename += strlen("file:");
+    } else if (g_str_has_prefix(filename, "host_device:")) {
+        filename += strlen("host_device:");
     }
     if (stat(filename, &st) < 0) {
         return NULL;
