@@ -41,16 +41,13 @@ static const struct {
     {"throttle-group", throttle_group_properties},
 };
 
-static bool is_help(const char *word)
+/* What there is, or if @definition begins with a type, what that one has. */
+static void print_help(const char *definition)
 {
-    return strcmp(word, "help") == 0 || strcmp(word, "?") == 0;
-}
-
-/* What there is, or if @words begin with a type, what that one has. */
-static void print_help(char **words)
-{
-    const char *type = g_str_has_prefix(words[0], "qom-type=") ? words[0] + strlen("qom-type=")
-                                                               : words[0];
+    const char *start = g_str_has_prefix(definition, "qom-type=")
+                            ? definition + strlen("qom-type=")
+                            : definition;
+    g_autofree char *type = g_strndup(start, strcspn(start, ","));
 
     for (size_t i = 0; i < G_N_ELEMENTS(object_types); i++) {
         if (strcmp(object_types[i].type, type) == 0) {
@@ -226,14 +223,10 @@ bool tool_take_object(const char *definition, int *status)
     if (*definition == '{') {
         object = block_options_parse_json(definition, &err);
     } else {
-        g_auto(GStrv) words = g_strsplit(definition, ",", -1);
-
-        for (char **word = words; *word; word++) {
-            if (is_help(*word)) {
-                print_help(words);
-                *status = 0;
-                return false;
-            }
+        if (tool_list_asks_help(definition)) {
+            print_help(definition);
+            *status = 0;
+            return false;
         }
         object = block_options_parse(definition, "qom-type", &err);
     }

@@ -193,6 +193,32 @@ bool tool_parse_number(const char *what, const char *text, int64_t min, int64_t 
     return take_number(what, text, ret, value, min, max, number);
 }
 
+/* Where the value at @text ends: at a comma that is not doubled. */
+static const char *end_of_value(const char *text)
+{
+    while (*text != '\0' && (text[0] != ',' || text[1] == ',')) {
+        text += *text == ',' ? 2 : 1;
+    }
+    return text;
+}
+
+bool tool_list_asks_help(const char *list)
+{
+    while (*list != '\0') {
+        size_t length = strcspn(list, "=,");
+        bool is_help = (length == 4 && strncmp(list, "help", 4) == 0) ||
+                       (length == 1 && *list == '?');
+
+        if (is_help && list[length] != '=') {
+            return true;
+        }
+        list += length;
+        list = *list == '=' ? end_of_value(list) : list;
+        list += *list == ',';
+    }
+    return false;
+}
+
 typedef struct CoroutineRun {
     CoroutineEntry *entry;
     void *opaque;

@@ -51,6 +51,9 @@ bool tool_parse_size(const char *what, const char *text, int64_t min, int64_t ma
 bool tool_parse_number(const char *what, const char *text, int64_t min, int64_t max,
                        int64_t *number);
 
+/* Whether a name in an option list that has no value is "help" or "?". */
+bool tool_list_asks_help(const char *list);
+
 /* Run @entry(@opaque) in @count coroutines at once and poll until all ended. */
 void tool_run_coroutines(CoroutineEntry *entry, void *opaque, int count);
 

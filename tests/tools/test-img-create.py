@@ -70,6 +70,15 @@ class CreateTest(harness.ToolTest):
             self.check_same('create', *args)
         self.assertFalse(os.path.exists(self.path('n.raw')))
 
+    def test_help_as_part_of_a_value(self):
+        result = self.img('create', '-f', 'qcow2', '-u', '-F', 'raw', '-o', 'backing_file=a,,help',
+                          'n.qcow2', '1M')
+        self.assertEqual(result.status, 0, result)
+        self.assertIn('backing_file=a,,help ', result.out)
+        result = self.img('create', '-q', '--object', 'secret,id=s,data=a,,help', 'n.raw', '1M')
+        self.assertEqual((result.status, result.out), (0, ''), result)
+        self.assertEqual(os.path.getsize(self.path('n.raw')), 1 << 20)
+
     def test_wrong_usage(self):
         self.need_reference_text()
         os.mkdir(self.path('sub'))

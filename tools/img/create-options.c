@@ -41,12 +41,8 @@ bool img_take_option_list(GPtrArray *arguments, char *text)
 bool img_options_ask_help(GPtrArray *arguments)
 {
     for (guint i = 0; i < arguments->len; i++) {
-        g_auto(GStrv) parts = g_strsplit(g_ptr_array_index(arguments, i), ",", -1);
-
-        for (char **part = parts; *part != NULL; part++) {
-            if (strcmp(*part, "help") == 0 || strcmp(*part, "?") == 0) {
-                return true;
-            }
+        if (tool_list_asks_help(g_ptr_array_index(arguments, i))) {
+            return true;
         }
     }
     return false;
