@@ -44,8 +44,8 @@ bool img_check_bitmaps(BlockBackend *source, const char *name, bool skip_broken)
     broken = skip_broken ? NULL : inconsistent_bitmaps(bs);
     if (broken != NULL) {
         tool_error("Cannot copy inconsistent bitmap '%s'", bdrv_dirty_bitmap_name(broken->data));
-        fprintf(stderr, "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to "
-                        "delete it\n");
+        fprintf(stderr, "Try --skip-broken-bitmaps, or use '%s bitmap --remove' to delete it\n",
+                tool_name());
         return false;
     }
     return true;
