@@ -146,8 +146,10 @@ static bool add_backing(const Create *create, JsonObject *options)
     return true;
 }
 
-/* Open the backing file, to see that it is there, and for its length. */
-/* Only its format and length are asked for, which a machine that runs on it does not change. */
+/*
+ * Open the backing file, to see that it is there, and for its format and length, which a
+ * machine that runs on it does not change.
+ */
 static BlockDriverState *open_backing(const Create *create, const char *backing,
                                       const char *format)
 {
