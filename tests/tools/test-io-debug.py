@@ -55,6 +55,20 @@ class Debug(IoTest):
         self.assertEqual((mine.status, theirs.status), (1, 1))
         self.assertTrue(mine.err.startswith(theirs.err) and theirs.err, (mine, theirs))
 
+    def test_what_is_lost_at_the_end_is_told(self):
+        """A write whose tables cannot be brought to the image, which nobody flushed."""
+        self.image('a.qcow2')
+        failing = ('driver=qcow2,file.driver=blkdebug,file.inject-error.0.event=none,'
+                   'file.inject-error.0.iotype=flush,file.image.driver=file,'
+                   'file.image.filename=a.qcow2')
+        for commands in (['write -q 0 64k'], ['write -q 0 64k', 'close']):
+            result = self.mine('--image-opts', *(word for c in commands for word in ('-c', c)),
+                               failing)
+            self.assertEqual((result.status, result.out), (1, ''), result)
+            self.assertRegex(result.err, "Could not flush '.*a.qcow2.*': Input/output error")
+        result = self.mine('--image-opts', '-r', '-c', 'read -q 0 64k', failing)
+        self.assertEqual((result.status, result.err), (0, ''), result)
+
     def test_events(self):
         """An event changes the state, in which a read fails."""
         self.image('a.qcow2')

@@ -189,7 +189,7 @@ static int run(Arguments *args, const char *filename)
         return 1;
     }
     ok = open_operand(&session, args, filename) && run_commands(&session, args);
-    io_close(&session);
+    ok = io_close(&session) && ok;
     img_stop();
     return ok ? 0 : 1;
 }

@@ -188,20 +188,29 @@ bool io_open(IoSession *s, const char *filename, const IoOpenOptions *open)
     return true;
 }
 
-void io_close(IoSession *s)
+bool io_close(IoSession *s)
 {
+    int ret = 0;
+
     if (s->blk != NULL) {
         blk_drain(s->blk);
+        if (!bdrv_is_read_only(blk_bs(s->blk))) {
+            ret = blk_flush(s->blk); /* closing does, but tells nobody */
+        }
+        if (ret < 0) {
+            tool_error("Could not flush '%s': %s", bdrv_get_filename(blk_bs(s->blk)),
+                       g_strerror(-ret));
+        }
         blk_unref(s->blk);
     }
     s->blk = NULL;
     g_clear_pointer(&s->breaks, g_ptr_array_unref);
+    return ret >= 0;
 }
 
 static bool close_run(IoSession *s, int argc, char **argv)
 {
-    io_close(s);
-    return true;
+    return io_close(s);
 }
 
 /* Add what one -o says to the options. */

@@ -29,7 +29,10 @@ void io_open_options_clear(IoOpenOptions *open);
 /* Open @filename (NULL: the options say what) as the session's image; false after saying
  * why not. */
 bool io_open(IoSession *s, const char *filename, const IoOpenOptions *open);
-/* Wait for what is in flight and close the image; nothing if none is open. */
-void io_close(IoSession *s);
+/*
+ * Wait for what is in flight and close the image; nothing if none is open. False, after saying
+ * so, if what was written could not all be brought to the image: the format's tables, too.
+ */
+bool io_close(IoSession *s);
 
 #endif
