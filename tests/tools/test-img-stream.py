@@ -166,6 +166,19 @@ class StreamTest(harness.ToolTest):
                     self.assertNotIn('/proc', err)
                     self.assertFalse(os.path.exists(self.path('out')))
 
+    def test_a_file_that_may_not_be_opened_anew(self):
+        """The descriptor is enough, as after sudo -u."""
+        self.ok('convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'a.qcow2')
+        more = ['setpriv', '--bounding-set', '-dac_override,-dac_read_search', '--inh-caps',
+                '-dac_override,-dac_read_search'] if os.geteuid() == 0 else []
+        with open(self.path('a.qcow2'), 'rb') as file:
+            os.chmod(self.path('a.qcow2'), 0)
+            done = subprocess.run([*more, self.as_qemu, 'convert', '-', '-'], stdin=file,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                                  cwd=self.scratch)
+        self.assertEqual((done.returncode, done.stderr), (0, b''))
+        self.assertTrue(done.stdout == self.data)
+
     def test_several_in_a_row(self):
         out, _ = self.pipe('convert', '-f', 'raw', '-O', 'raw', 'a.raw', '-', '-', data=self.data)
         self.assertTrue(out == self.data * 2)

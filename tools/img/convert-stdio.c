@@ -3,6 +3,7 @@
 #include "tools/img/convert.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -114,13 +115,20 @@ static bool fill_spool(int fd)
     return true;
 }
 
-char *img_convert_spool_stdin(Convert *conv)
+/* Whether it is a file from its beginning on that may be opened anew: its opener had his rights. */
+static bool stdin_is_image_file(void)
 {
     struct stat st;
 
-    if (fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
-        lseek(STDIN_FILENO, 0, SEEK_CUR) == 0) {
-        return g_strdup_printf(CONVERT_STDIN_FOLDER "%d", STDIN_FILENO);
+    return fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
+           lseek(STDIN_FILENO, 0, SEEK_CUR) == 0 &&
+           faccessat(AT_FDCWD, CONVERT_STDIN_FOLDER "0", R_OK, AT_EACCESS) == 0;
+}
+
+char *img_convert_spool_stdin(Convert *conv)
+{
+    if (stdin_is_image_file()) {
+        return g_strdup(CONVERT_STDIN_FOLDER "0");
     }
     conv->spool_fd = make_spool();
     if (conv->spool_fd < 0 || !fill_spool(conv->spool_fd)) {
