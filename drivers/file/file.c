@@ -81,6 +81,7 @@ static bool take_options(BlockDriverState *bs, FileState *s, JsonObject *options
         return false;
     }
     s->use_locks = locking != 2;
+    s->locks_if_any = locking == 0;
     return true;
 }
 
@@ -218,6 +219,7 @@ static bool file_open(BlockDriverState *bs, JsonObject *options, int flags, GErr
     }
     if (open_file(bs, s, flags & BDRV_O_RDWR, errp) && file_look_at(s, errp) &&
         set_length(bs, s, errp)) {
+        s->use_locks = s->use_locks && (!s->locks_if_any || file_can_lock(s->fd));
         return true;
     }
 fail:

@@ -37,6 +37,7 @@ typedef struct FileState {
     bool direct;       /* O_DIRECT */
     bool no_flush;
     bool use_locks;
+    bool locks_if_any; /* only if the file system has them; until the file is open */
     uint64_t dev;      /* which file it is */
     uint64_t ino;
     uint32_t sector_size;       /* block devices; else 1 */
@@ -117,6 +118,8 @@ extern const BlockOption host_device_create_options[];
  */
 bool file_lock_take(int fd, FileLockSet set, const char *filename, GError **errp);
 void file_lock_release(int fd, FileLockSet set);
+/* Whether the file system has locks of this kind. */
+bool file_can_lock(int fd);
 /*
  * Release all locks before @fd is closed. Closing would do, but not at once: the kernel
  * may keep the file for a request through io_uring a little longer than that is in flight.

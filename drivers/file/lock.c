@@ -42,6 +42,11 @@ static int byte_is_taken(int fd, int64_t byte)
     return fcntl(fd, F_OFD_GETLK, &fl) < 0 ? -errno : fl.l_type != F_UNLCK;
 }
 
+bool file_can_lock(int fd)
+{
+    return byte_is_taken(fd, LOCK_PERM_BASE) >= 0;
+}
+
 void file_lock_release(int fd, FileLockSet set)
 {
     for (size_t i = 0; i < N_PERMS; i++) {

@@ -1,19 +1,56 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """io: the program's options, open, close and reopen, side by side with QEMU's."""
+import ctypes
+import errno
+import os
+import platform
 import re
+import struct
+import subprocess
 
 import harness
 from io_testing import IoTest
 
 RAW = ['-f', 'raw']
 QCOW2 = ['-f', 'qcow2']
+FCNTL = {'x86_64': 72, 'aarch64': 25}.get(platform.machine())
+
+
+def without_locks():
+    """From now on the kernel refuses F_OFD_GETLK and F_OFD_SETLK, like some file systems."""
+    load, equal, leave = 0x20, 0x15, 0x06
+    program = ((load, 0, 0, 0), (equal, 0, 4, FCNTL), (load, 0, 0, 24), (equal, 1, 0, 36),
+               (equal, 0, 1, 37), (leave, 0, 0, 0x50000 | errno.EINVAL), (leave, 0, 0, 0x7fff0000))
+    code = b''.join(struct.pack('=HBBI', *line) for line in program)
+    memory = ctypes.create_string_buffer(code)
+    libc = ctypes.CDLL(None, use_errno=True)
+    filters = struct.pack('@HP', len(program), ctypes.addressof(memory))
+    for args in ((38, 1, 0, 0, 0), (22, 2, filters, 0, 0)): # no new privileges, seccomp
+        if libc.prctl(*args) != 0:
+            raise OSError(ctypes.get_errno(), 'prctl')
 
 
 class Open(IoTest):
     def setUp(self):
         super().setUp()
         self.put('a.raw', b'\1' * 5000, size=1 << 20)
+
+    def test_a_file_system_without_locks(self):
+        if FCNTL is None:
+            self.skipTest('the number of fcntl is not known')
+        for more, status in (('', 0), ('file.locking=auto,', 0), ('file.locking=off,', 0),
+                             ('file.locking=on,', 1)):
+            try:
+                done = subprocess.run([self.as_qemu_io, '--image-opts', '-c', 'write -q 0 512',
+                                       'driver=raw,%sfile.driver=file,file.filename=a.raw' % more],
+                                      cwd=self.path('mine'), stdout=subprocess.PIPE, check=False,
+                                      stderr=subprocess.PIPE, preexec_fn=without_locks)
+            except subprocess.SubprocessError:
+                self.skipTest('no seccomp')
+            self.assertEqual((done.returncode, done.stdout), (status, b''), (more, done))
+            self.assertEqual(b'Failed to lock byte' in done.stderr, status == 1, (more, done))
+        self.assertEqual(self.read(os.path.join('mine', 'a.raw'))[:512], b'\xcd' * 512)
 
     def test_program_options(self):
         for args in (
