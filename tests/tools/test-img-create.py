@@ -208,7 +208,7 @@ class CreateQcow2Test(harness.ToolTest):
     def test_refcounts_need_several_blocks(self):
         for options, size in (('refcount_bits=64', '2G'), ('cluster_size=4k', '50M'),
                               ('cluster_size=128k', '4G'),
-                              ('cluster_size=2M,refcount_bits=64', '20G'),
+                              ('cluster_size=2M,refcount_bits=64', '8G'),
                               ('cluster_size=16k,refcount_bits=64', '200M')):
             for mode in ('metadata', 'falloc'):
                 self.compare_structure('-o', options + ',preallocation=' + mode, 'a', size)
